@@ -1,0 +1,260 @@
+//! The time axis: its step, how it continues, and the calendar features of its timestamps.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use chrono::{Datelike, Months, NaiveDateTime, TimeDelta, Timelike};
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The distance from one row to the next: a fixed time, or whole months.
+///
+/// Written `30s`, `15min`, `1h`, `1d`, `1w`, `1mo`, `1q`, `1y`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Step {
+    /// A fixed number of seconds.
+    Seconds(i64),
+    /// A number of calendar months, however long they are.
+    Months(u32),
+}
+
+const MINUTE: i64 = 60;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+const WEEK: i64 = 7 * DAY;
+
+impl Step {
+    /// The step that most neighbouring rows have; `None` with fewer than two rows.
+    ///
+    /// Whole months win when every row lies on the same day of the month and time of day
+    /// (or on the last day of its month).
+    pub fn detect(timestamps: &[NaiveDateTime]) -> Option<Self> {
+        let mut seconds: BTreeMap<i64, usize> = BTreeMap::new();
+        let mut months: BTreeMap<i64, usize> = BTreeMap::new();
+        for pair in timestamps.windows(2) {
+            *seconds.entry((pair[1] - pair[0]).num_seconds()).or_default() += 1;
+            *months.entry(month_number(&pair[1]) - month_number(&pair[0])).or_default() += 1;
+        }
+        let commonest = |counts: &BTreeMap<i64, usize>| {
+            counts.iter().filter(|(step, _)| **step > 0).max_by_key(|(_, count)| **count).map(|(step, _)| *step)
+        };
+        let in_seconds = commonest(&seconds)?;
+        if in_seconds >= 28 * DAY
+            && let Some(in_months) = commonest(&months)
+            && (same_day_of_month(timestamps) || timestamps.iter().all(is_month_end))
+        {
+            return u32::try_from(in_months).ok().map(Self::Months);
+        }
+        Some(Self::Seconds(in_seconds))
+    }
+
+    /// The timestamp `count` steps after `from`.
+    ///
+    /// Months are counted from `from` itself, so that the 31st stays the 31st where there is one.
+    pub fn after(self, from: NaiveDateTime, count: usize) -> Option<NaiveDateTime> {
+        let count = u32::try_from(count).ok()?;
+        match self {
+            Self::Seconds(seconds) => from.checked_add_signed(TimeDelta::seconds(seconds.checked_mul(count.into())?)),
+            Self::Months(months) => {
+                let moved = from.checked_add_months(Months::new(months.checked_mul(count)?))?;
+                if !is_month_end(&from) {
+                    return Some(moved);
+                }
+                // The last day of a month is followed by the last day of a month.
+                let first = moved.with_day(1)?.checked_add_months(Months::new(1))?;
+                first.checked_sub_signed(TimeDelta::days(1))
+            }
+        }
+    }
+
+    /// Steps in the season one would look for first: the day for steps below it, the week for
+    /// days, the year for weeks, months and quarters; 1 where there is none.
+    pub fn season(self) -> usize {
+        let steps = match self {
+            Self::Seconds(seconds) if seconds < DAY && DAY % seconds == 0 => DAY / seconds,
+            Self::Seconds(DAY) => 7,
+            Self::Seconds(WEEK) => 52,
+            Self::Months(months) if 12 % months == 0 => i64::from(12 / months),
+            _ => 1,
+        };
+        usize::try_from(steps).unwrap_or(1)
+    }
+}
+
+fn month_number(time: &NaiveDateTime) -> i64 {
+    i64::from(time.year()) * 12 + i64::from(time.month())
+}
+
+fn same_day_of_month(timestamps: &[NaiveDateTime]) -> bool {
+    timestamps.windows(2).all(|pair| pair[0].day() == pair[1].day() && pair[0].time() == pair[1].time())
+}
+
+fn is_month_end(time: &NaiveDateTime) -> bool {
+    time.checked_add_signed(TimeDelta::days(1)).is_some_and(|next| next.month() != time.month())
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Months(months) if months % 12 == 0 => write!(f, "{}y", months / 12),
+            Self::Months(months) if months % 3 == 0 => write!(f, "{}q", months / 3),
+            Self::Months(months) => write!(f, "{months}mo"),
+            Self::Seconds(seconds) => {
+                let units = [(WEEK, "w"), (DAY, "d"), (HOUR, "h"), (MINUTE, "min"), (1, "s")];
+                let (unit, suffix) = units.into_iter().find(|(unit, _)| seconds % unit == 0).unwrap_or((1, "s"));
+                write!(f, "{}{suffix}", seconds / unit)
+            }
+        }
+    }
+}
+
+impl FromStr for Step {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let unreadable = || Error::other(format!("'{text}' is not a step: write 30s, 15min, 1h, 1d, 1w, 1mo, 1q, 1y"));
+        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(unreadable)?;
+        let (count, unit) = text.split_at(digits);
+        let count: u32 = count.parse().ok().filter(|count| *count > 0).ok_or_else(unreadable)?;
+        let months = |each: u32| count.checked_mul(each).map(Self::Months).ok_or_else(unreadable);
+        Ok(match unit {
+            "s" => Self::Seconds(count.into()),
+            "min" => Self::Seconds(MINUTE * i64::from(count)),
+            "h" => Self::Seconds(HOUR * i64::from(count)),
+            "d" => Self::Seconds(DAY * i64::from(count)),
+            "w" => Self::Seconds(WEEK * i64::from(count)),
+            "mo" => months(1)?,
+            "q" => months(3)?,
+            "y" => months(12)?,
+            _ => return Err(unreadable()),
+        })
+    }
+}
+
+impl TryFrom<String> for Step {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Step> for String {
+    fn from(step: Step) -> Self {
+        step.to_string()
+    }
+}
+
+/// Which calendar features a row has, each scaled to `[-0.5, 0.5]`.
+///
+/// The sets and formulas are those of GluonTS's `time_features_from_frequency_str`, which Informer
+/// and all its successors use. Their scripts use [`Hourly`](Self::Hourly) for every data set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Calendar {
+    /// No features.
+    None,
+    /// Minute of the hour, then those of [`Hourly`](Self::Hourly).
+    Minutely,
+    /// Hour of the day, day of the week, day of the month, day of the year.
+    #[default]
+    Hourly,
+    /// Day of the week, day of the month, day of the year.
+    Daily,
+    /// Day of the month, ISO 8601 week of the year.
+    Weekly,
+    /// Month of the year.
+    Monthly,
+}
+
+type Feature = fn(&NaiveDateTime) -> f64;
+
+const MINUTE_OF_HOUR: Feature = |time| f64::from(time.minute()) / 59.0 - 0.5;
+const HOUR_OF_DAY: Feature = |time| f64::from(time.hour()) / 23.0 - 0.5;
+const DAY_OF_WEEK: Feature = |time| f64::from(time.weekday().num_days_from_monday()) / 6.0 - 0.5;
+const DAY_OF_MONTH: Feature = |time| f64::from(time.day0()) / 30.0 - 0.5;
+const DAY_OF_YEAR: Feature = |time| f64::from(time.ordinal0()) / 365.0 - 0.5;
+const WEEK_OF_YEAR: Feature = |time| f64::from(time.iso_week().week0()) / 52.0 - 0.5;
+const MONTH_OF_YEAR: Feature = |time| f64::from(time.month0()) / 11.0 - 0.5;
+
+impl Calendar {
+    fn list(self) -> &'static [Feature] {
+        match self {
+            Self::None => &[],
+            Self::Minutely => &[MINUTE_OF_HOUR, HOUR_OF_DAY, DAY_OF_WEEK, DAY_OF_MONTH, DAY_OF_YEAR],
+            Self::Hourly => &[HOUR_OF_DAY, DAY_OF_WEEK, DAY_OF_MONTH, DAY_OF_YEAR],
+            Self::Daily => &[DAY_OF_WEEK, DAY_OF_MONTH, DAY_OF_YEAR],
+            Self::Weekly => &[DAY_OF_MONTH, WEEK_OF_YEAR],
+            Self::Monthly => &[MONTH_OF_YEAR],
+        }
+    }
+
+    /// The features of each timestamp, `[time, features]`.
+    pub fn features(self, timestamps: &[NaiveDateTime]) -> Array2<f32> {
+        let list = self.list();
+        Array2::from_shape_fn((timestamps.len(), list.len()), |(row, feature)| list[feature](&timestamps[row]) as f32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::NaiveDate;
+
+    use super::*;
+
+    fn at(year: i32, month: u32, day: u32, hour: u32) -> NaiveDateTime {
+        NaiveDate::from_ymd_opt(year, month, day).unwrap().and_hms_opt(hour, 0, 0).unwrap()
+    }
+
+    #[test]
+    fn hourly_features_are_those_of_the_reference() {
+        // A Friday, day 183 of a leap year.
+        let features = Calendar::Hourly.features(&[at(2016, 7, 1, 0)]);
+        let expected = [-0.5, 0.166_667, -0.5, -0.001_370];
+        for (feature, expected) in features.iter().zip(expected) {
+            assert!((feature - expected).abs() < 1e-6, "{feature} is not {expected}");
+        }
+    }
+
+    #[test]
+    fn the_commonest_step_is_the_step() {
+        let times = [at(2020, 1, 1, 0), at(2020, 1, 1, 1), at(2020, 1, 1, 2), at(2020, 1, 1, 5)];
+        assert_eq!(Step::detect(&times), Some(Step::Seconds(3600)));
+    }
+
+    #[test]
+    fn months_of_different_length_are_months() {
+        let times = [at(2020, 1, 1, 0), at(2020, 2, 1, 0), at(2020, 3, 1, 0)];
+        assert_eq!(Step::detect(&times), Some(Step::Months(1)));
+        let ends = [at(2020, 1, 31, 0), at(2020, 2, 29, 0), at(2020, 3, 31, 0)];
+        assert_eq!(Step::detect(&ends), Some(Step::Months(1)));
+    }
+
+    #[test]
+    fn the_end_of_a_month_is_followed_by_the_end_of_a_month() {
+        assert_eq!(Step::Months(1).after(at(2020, 2, 29, 0), 1), Some(at(2020, 3, 31, 0)));
+        assert_eq!(Step::Months(1).after(at(2020, 1, 15, 6), 2), Some(at(2020, 3, 15, 6)));
+    }
+
+    #[test]
+    fn a_step_reads_as_it_is_written() -> Result<()> {
+        for text in ["30s", "15min", "1h", "1d", "1w", "1mo", "1q", "2y"] {
+            assert_eq!(text.parse::<Step>()?.to_string(), text);
+        }
+        assert!("1x".parse::<Step>().is_err());
+        assert!("0h".parse::<Step>().is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn seasons_follow_from_the_step() -> Result<()> {
+        let seasons =
+            [("1h", 24), ("15min", 96), ("10min", 144), ("1d", 7), ("1w", 52), ("1mo", 12), ("1q", 4), ("1y", 1)];
+        for (step, season) in seasons {
+            assert_eq!(step.parse::<Step>()?.season(), season, "{step}");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! The contract: what a forecasting method takes, gives and keeps.
+//!
+//! This layer knows windows and series. It does not know any particular model, nor what they are
+//! made of.
+
+pub mod contract;
+mod params;
+mod pipeline;
+mod registry;
+
+use std::{ops::ControlFlow, path::Path};
+
+use ndarray::Array3;
+use serde::{Deserialize, Serialize};
+
+pub use params::Params;
+pub use pipeline::{Pipeline, Plan};
+pub use registry::Registry;
+
+use crate::{
+    Result,
+    windows::{Lookback, WindowShape, Windows},
+};
+
+/// A forecasting method: learns from the past of a series and continues it.
+///
+/// Object safe: the registry, the evaluator and pipelines all hold a `Box<dyn Forecaster>`.
+/// [`contract::check`] tests the laws that are stated here.
+pub trait Forecaster: Send + Sync {
+    /// Learns from `train`. May look at `valid` to choose or to stop early; the test rows are
+    /// never given to it.
+    ///
+    /// After [`load`](Self::load) it goes on from what was loaded, where the method can (a warm
+    /// start); otherwise it learns anew.
+    ///
+    /// # Errors
+    /// If nothing can be learnt from these windows, or `observer` asked to stop
+    /// ([`Error::Interrupted`](crate::Error::Interrupted)).
+    fn fit(&mut self, train: &Windows<'_>, valid: &Windows<'_>, observer: &mut dyn FitObserver) -> Result<()>;
+
+    /// Continues each lookback: `[batch, lookback, variates]` -> `[batch, horizon, variates]`.
+    ///
+    /// The forecast for a lookback does not depend on what else is in its batch, to the last bit.
+    ///
+    /// # Errors
+    /// [`Error::NotFitted`](crate::Error::NotFitted) before `fit` or `load` where there is
+    /// something to learn; [`Error::Shape`](crate::Error::Shape) if the lookback is too short.
+    fn predict(&self, lookback: &Lookback) -> Result<Array3<f32>>;
+
+    /// Writes what `fit` learnt into the folder `dir`, which exists.
+    ///
+    /// # Errors
+    /// If there is nothing learnt to write yet, or it cannot be written.
+    fn save(&self, dir: &Path) -> Result<()>;
+
+    /// Takes up again what `save` wrote.
+    ///
+    /// # Errors
+    /// If `dir` does not hold what this forecaster, with this shape, would have written.
+    fn load(&mut self, dir: &Path) -> Result<()>;
+}
+
+/// What a model is built for; its hyper-parameters come separately, from [`Params`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildContext {
+    /// The sizes of each window.
+    pub shape: WindowShape,
+    /// Steps in the season of the data, 1 where there is none.
+    pub season: usize,
+    /// All that is drawn at random follows from this.
+    pub seed: u64,
+    /// Where to compute.
+    pub device: Device,
+}
+
+impl BuildContext {
+    /// For data of this shape, without a season, with seed 2021, on the CPU.
+    pub fn new(shape: WindowShape) -> Self {
+        Self { shape, season: 1, seed: 2021, device: Device::Cpu }
+    }
+}
+
+/// Where a model computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    #[default]
+    Cpu,
+}
+
+/// How far fitting has come.
+#[derive(Clone, Copy, Debug)]
+pub struct FitProgress {
+    /// Units of work done.
+    pub done: usize,
+    /// Units of work in all.
+    pub total: usize,
+    /// What is counted: "epoch", "horizon step".
+    pub unit: &'static str,
+}
+
+/// Hears how fitting goes and may end it. `()` hears nothing.
+pub trait FitObserver {
+    /// Called after each unit of work; `Break` ends the fit with
+    /// [`Error::Interrupted`](crate::Error::Interrupted).
+    fn progress(&mut self, progress: FitProgress) -> ControlFlow<()>;
+}
+
+impl FitObserver for () {
+    fn progress(&mut self, _: FitProgress) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+/// A closure is an observer.
+impl<F: FnMut(FitProgress) -> ControlFlow<()>> FitObserver for F {
+    fn progress(&mut self, progress: FitProgress) -> ControlFlow<()> {
+        self(progress)
+    }
+}

@@ -1,0 +1,3 @@
+//! Forecasters without gradient descent: rules, closed-form linear maps, linfa's regressors.
+
+pub mod naive;

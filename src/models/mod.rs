@@ -1,0 +1,18 @@
+//! The forecasters.
+//!
+//! They know windows and the contract; they do not know files, metrics or one another.
+
+pub mod classical;
+
+use crate::forecaster::Registry;
+use classical::naive;
+
+/// All forecasters of this crate.
+pub fn builtin() -> Registry {
+    let mut models = Registry::default();
+    models.register("repeat", "the last value, repeated", naive::Repeat::new);
+    models.register("seasonal-naive", "the last season, repeated", naive::SeasonalNaive::new);
+    models.register("drift", "the line through the first and the last value, continued", naive::Drift::new);
+    models.register("mean", "the mean of the lookback", naive::Mean::new);
+    models
+}

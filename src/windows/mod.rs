@@ -1,0 +1,13 @@
+//! Cutting a series into questions (lookbacks) and answers (targets).
+//!
+//! This layer knows splits, scaling and windows; it does not know files, or who forecasts.
+
+mod batch;
+mod scaler;
+mod split;
+mod window;
+
+pub use batch::{Batch, Batches, Lookback, Order};
+pub use scaler::Scaler;
+pub use split::{Part, Split, SplitRule};
+pub use window::{Run, Window, WindowShape, Windows};

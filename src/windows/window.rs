@@ -1,0 +1,374 @@
+//! Every sliding window whose target lies in given rows, as views.
+
+use std::ops::Range;
+
+use ndarray::{ArrayView2, s};
+use serde::{Deserialize, Serialize};
+
+use super::batch::{Batches, Order};
+use crate::{Error, Result, data::Series};
+
+/// The sizes of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowShape {
+    /// Rows a forecast is made from.
+    pub lookback: usize,
+    /// Rows that are forecast.
+    pub horizon: usize,
+    /// Columns of each row.
+    pub variates: usize,
+    /// Calendar features of each row, 0 for data without timestamps.
+    pub time_features: usize,
+}
+
+impl WindowShape {
+    /// The shape of windows over `series`.
+    ///
+    /// # Errors
+    /// If lookback or horizon is 0.
+    pub fn of(series: &Series, lookback: usize, horizon: usize) -> Result<Self> {
+        for (name, size) in [("lookback", lookback), ("horizon", horizon)] {
+            if size == 0 {
+                return Err(Error::Shape(format!("{name} must be at least 1")));
+            }
+        }
+        let time_features = series.time_features().ncols();
+        Ok(Self { lookback, horizon, variates: series.variates().len(), time_features })
+    }
+}
+
+/// One question and its answer; all arrays are views into the series.
+#[derive(Clone, Debug)]
+pub struct Window<'a> {
+    /// Which of the series it is cut from.
+    pub series: usize,
+    /// The row of the first target.
+    pub row: usize,
+    /// `[lookback, variates]`.
+    pub lookback: ArrayView2<'a, f64>,
+    /// `[horizon, variates]`.
+    pub target: ArrayView2<'a, f64>,
+    /// `[lookback, time features]`.
+    pub past_time: ArrayView2<'a, f32>,
+    /// `[horizon, time features]`.
+    pub future_time: ArrayView2<'a, f32>,
+}
+
+/// Neighbouring windows of one series: window `i` covers rows `i .. i + lookback + horizon`.
+#[derive(Clone, Debug)]
+pub struct Run<'a> {
+    /// The series the rows belong to.
+    pub series: &'a Series,
+    /// The rows that the windows cover together.
+    pub rows: Range<usize>,
+    /// How many windows there are, each one row after the other.
+    pub windows: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    series: usize,
+    first_target: usize,
+    windows: usize,
+}
+
+/// Every window with stride 1 whose target lies in the given rows of the given series.
+///
+/// Targets do not depend on the lookback, as long as it fits before the first of them: the
+/// lookback of the first window reaches back before the rows of its part.
+#[derive(Clone, Debug)]
+pub struct Windows<'a> {
+    series: &'a [Series],
+    segments: Vec<Segment>,
+    shape: WindowShape,
+    len: usize,
+    whole_past: bool,
+}
+
+impl<'a> Windows<'a> {
+    /// The windows whose targets lie in `targets[i]` of `series[i]`.
+    ///
+    /// Series too short for a window are passed over.
+    ///
+    /// # Errors
+    /// If no series has a window, a range reaches over the end of its series, or a series does not
+    /// have the variates or time features of `shape`.
+    pub fn new(series: &'a [Series], targets: &[Range<usize>], shape: WindowShape) -> Result<Self> {
+        if series.len() != targets.len() {
+            return Err(Error::Shape(format!("{} series, but {} target ranges", series.len(), targets.len())));
+        }
+        let mut segments = Vec::new();
+        for (index, (series, targets)) in series.iter().zip(targets).enumerate() {
+            let expected = WindowShape::of(series, shape.lookback, shape.horizon)?;
+            if expected != shape {
+                return Err(Error::Shape(format!(
+                    "{}: {} variates and {} time features, not {} and {}",
+                    series.name(),
+                    expected.variates,
+                    expected.time_features,
+                    shape.variates,
+                    shape.time_features
+                )));
+            }
+            if targets.end > series.len() {
+                return Err(Error::Shape(format!(
+                    "{}: rows up to {} are asked for, but there are {}",
+                    series.name(),
+                    targets.end,
+                    series.len()
+                )));
+            }
+            let first_target = targets.start.max(shape.lookback);
+            let windows = (targets.end + 1).saturating_sub(first_target.saturating_add(shape.horizon));
+            if windows > 0 {
+                segments.push(Segment { series: index, first_target, windows });
+            }
+        }
+        let len = segments.iter().map(|segment| segment.windows).sum();
+        match (len, series) {
+            (0, []) => Err(Error::Shape("there is no series to cut windows from".into())),
+            (0, [series, ..]) => Err(Error::TooFewRows {
+                series: series.name().to_string(),
+                rows: targets[0].clone(),
+                lookback: shape.lookback,
+                horizon: shape.horizon,
+            }),
+            _ => Ok(Self { series, segments, shape, len, whole_past: false }),
+        }
+    }
+
+    /// The same windows, each looking back to the first row of its series.
+    ///
+    /// For sets of many short series, where methods may use all that came before.
+    pub fn with_whole_past(mut self) -> Self {
+        self.whole_past = true;
+        self
+    }
+
+    /// Only as many windows, from the first on, as fill batches of `size`.
+    ///
+    /// Repeats papers whose test loader dropped the last incomplete batch. 0 keeps all.
+    ///
+    /// # Errors
+    /// If not one batch is full.
+    pub fn whole_batches(mut self, size: usize) -> Result<Self> {
+        if size == 0 {
+            return Ok(self);
+        }
+        let mut keep = self.len / size * size;
+        if keep == 0 {
+            return Err(Error::Shape(format!("{} windows do not fill one batch of {size}", self.len)));
+        }
+        self.len = keep;
+        for segment in &mut self.segments {
+            segment.windows = segment.windows.min(keep);
+            keep -= segment.windows;
+        }
+        self.segments.retain(|segment| segment.windows > 0);
+        Ok(self)
+    }
+
+    /// How many windows there are; never 0.
+    #[expect(clippy::len_without_is_empty, reason = "there is always a window")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The sizes of each window.
+    pub fn shape(&self) -> WindowShape {
+        self.shape
+    }
+
+    /// The series the windows are cut from.
+    pub fn series(&self) -> &'a [Series] {
+        self.series
+    }
+
+    /// Window `index` of `0..len()`, in the order of series and time.
+    ///
+    /// # Panics
+    /// If `index` is not below `len()`.
+    pub fn get(&self, index: usize) -> Window<'a> {
+        let mut within = index;
+        for segment in &self.segments {
+            if within < segment.windows {
+                return self.window(segment, within);
+            }
+            within -= segment.windows;
+        }
+        panic!("window {index} of {}", self.len);
+    }
+
+    /// All windows in the order of series and time.
+    pub fn iter(&self) -> impl Iterator<Item = Window<'a>> + '_ {
+        self.segments
+            .iter()
+            .flat_map(move |segment| (0..segment.windows).map(move |within| self.window(segment, within)))
+    }
+
+    /// The windows as runs of neighbours, for methods that slide over rows themselves.
+    pub fn runs(&self) -> impl Iterator<Item = Run<'a>> + '_ {
+        let WindowShape { lookback, horizon, .. } = self.shape;
+        self.segments.iter().map(move |segment| {
+            let start = segment.first_target - lookback;
+            let rows = start..segment.first_target + segment.windows - 1 + horizon;
+            Run { series: &self.series[segment.series], rows, windows: segment.windows }
+        })
+    }
+
+    /// The windows gathered into batches of `size`; the last one may be smaller.
+    ///
+    /// # Panics
+    /// If `size` is 0.
+    pub fn batches(&self, size: usize, order: Order) -> Batches<'a, '_> {
+        Batches::new(self, size, order)
+    }
+
+    fn window(&self, segment: &Segment, within: usize) -> Window<'a> {
+        let series = &self.series[segment.series];
+        let row = segment.first_target + within;
+        let start = if self.whole_past { 0 } else { row - self.shape.lookback };
+        let end = row + self.shape.horizon;
+        Window {
+            series: segment.series,
+            row,
+            lookback: series.values().slice_move(s![start..row, ..]),
+            target: series.values().slice_move(s![row..end, ..]),
+            past_time: series.time_features().slice_move(s![start..row, ..]),
+            future_time: series.time_features().slice_move(s![row..end, ..]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+    use crate::windows::{Part, SplitRule};
+
+    fn counting(rows: usize) -> Series {
+        let values = Array2::from_shape_fn((rows, 1), |(row, _)| row as f64);
+        Series::new("counting", vec![], vec!["n".into()], values).unwrap()
+    }
+
+    fn cut(series: &Series, targets: Range<usize>, lookback: usize, horizon: usize) -> Result<Windows<'_>> {
+        let shape = WindowShape::of(series, lookback, horizon)?;
+        Windows::new(std::slice::from_ref(series), &[targets], shape)
+    }
+
+    #[test]
+    fn lookback_may_reach_into_the_rows_before() -> Result<()> {
+        let series = counting(20);
+        let windows = cut(&series, 10..20, 4, 3)?;
+        assert_eq!(windows.len(), 8);
+        assert_eq!(windows.get(0).lookback.column(0).to_vec(), [6.0, 7.0, 8.0, 9.0]);
+        assert_eq!(windows.get(7).target.column(0).to_vec(), [17.0, 18.0, 19.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn targets_are_the_same_for_every_lookback() -> Result<()> {
+        let series = counting(50);
+        let targets = |lookback| -> Result<Vec<f64>> {
+            Ok(cut(&series, 30..50, lookback, 5)?.iter().map(|window| window.target[[0, 0]]).collect())
+        };
+        assert_eq!(targets(3)?, targets(30)?);
+        Ok(())
+    }
+
+    #[test]
+    fn whole_batches_leave_out_the_last_windows() -> Result<()> {
+        let series = counting(50);
+        let windows = cut(&series, 10..50, 5, 1)?.whole_batches(32)?;
+        assert_eq!((windows.len(), windows.iter().count()), (32, 32));
+        assert!(cut(&series, 40..50, 5, 1)?.whole_batches(32).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn too_few_rows_are_named() {
+        let error = cut(&counting(10), 8..10, 4, 3).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "counting: 2 rows (8..10) are too few for lookback 4 and horizon 3; shorten them or use more data"
+        );
+    }
+
+    #[test]
+    fn a_horizon_of_zero_is_refused() {
+        assert_eq!(cut(&counting(10), 8..10, 4, 0).unwrap_err().to_string(), "horizon must be at least 1");
+    }
+
+    #[test]
+    fn runs_cover_the_rows_of_their_windows() -> Result<()> {
+        let series = counting(20);
+        let windows = cut(&series, 0..12, 4, 3)?;
+        let run = windows.runs().next().expect("one series has one run");
+        assert_eq!((run.rows.clone(), run.windows), (0..12, 6));
+        assert_eq!(windows.get(5).target[[2, 0]], 11.0);
+        Ok(())
+    }
+
+    #[test]
+    fn many_series_follow_one_another() -> Result<()> {
+        let all = [counting(6), counting(3), counting(5)];
+        let shape = WindowShape::of(&all[0], 2, 2)?;
+        let windows = Windows::new(&all, &[0..6, 0..3, 0..5], shape)?.with_whole_past();
+        let first: Vec<_> = windows.iter().map(|window| (window.series, window.row, window.lookback.nrows())).collect();
+        assert_eq!(first, [(0, 2, 2), (0, 3, 3), (0, 4, 4), (2, 2, 2), (2, 3, 3)]);
+        Ok(())
+    }
+
+    // The table of window counts of the standard data sets: rows, split, lookback, horizon and the
+    // windows of train, valid and test.
+    #[test]
+    fn window_counts_are_those_of_the_standard_protocol() -> Result<()> {
+        use SplitRule::{Cuts, Ratio, Rows};
+        let (etth, ettm) = (Rows([8640, 2880, 2880]), Rows([34560, 11520, 11520]));
+        let (ratio, pems) = (Ratio([0.7, 0.1, 0.2]), Cuts([0.6, 0.8]));
+        let table = [
+            (17420, &etth, 96, 96, [8449, 2785, 2785]),
+            (17420, &etth, 96, 720, [7825, 2161, 2161]),
+            (69680, &ettm, 96, 96, [34369, 11425, 11425]),
+            (69680, &ettm, 96, 720, [33745, 10801, 10801]),
+            (52696, &ratio, 96, 96, [36696, 5175, 10444]),
+            (52696, &ratio, 96, 720, [36072, 4551, 9820]),
+            (26304, &ratio, 96, 96, [18221, 2537, 5165]),
+            (26304, &ratio, 96, 720, [17597, 1913, 4541]),
+            (17544, &ratio, 96, 96, [12089, 1661, 3413]),
+            (17544, &ratio, 96, 720, [11465, 1037, 2789]),
+            (7588, &ratio, 96, 96, [5120, 665, 1422]),
+            (7588, &ratio, 96, 720, [4496, 41, 798]),
+            (966, &ratio, 96, 24, [557, 74, 170]),
+            (966, &ratio, 96, 60, [521, 38, 134]),
+            (52560, &ratio, 96, 96, [36601, 5161, 10417]),
+            (52560, &ratio, 96, 720, [35977, 4537, 9793]),
+            (26208, &pems, 96, 12, [15617, 5135, 5135]),
+            (16992, &pems, 96, 12, [10088, 3291, 3292]),
+            (28224, &pems, 96, 12, [16827, 5538, 5538]),
+            (17856, &pems, 96, 12, [10606, 3464, 3465]),
+        ];
+        for (rows, rule, lookback, horizon, expected) in table {
+            let series = counting(rows);
+            let split = rule.split(rows)?;
+            let counts = [Part::Train, Part::Valid, Part::Test].map(|part| {
+                cut(&series, split.targets(part, lookback), lookback, horizon).map(|windows| windows.len())
+            });
+            for (count, expected) in counts.into_iter().zip(expected) {
+                assert_eq!(count?, expected, "{rows} rows, {rule:?}, {lookback} to {horizon}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_first_test_target_is_the_first_test_row() -> Result<()> {
+        let series = counting(17420);
+        let windows = cut(&series, 11520..14400, 96, 96)?;
+        assert_eq!(windows.get(0).target[[0, 0]], 11520.0);
+        assert_eq!(windows.get(windows.len() - 1).target[[95, 0]], 14399.0);
+        Ok(())
+    }
+}
