@@ -2,6 +2,7 @@
 
 pub mod data;
 pub mod error;
+pub mod evaluator;
 pub mod forecaster;
 pub mod models;
 pub mod windows;

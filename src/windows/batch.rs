@@ -1,5 +1,7 @@
 //! Windows gathered into arrays of `[batch, time, variates]`.
 
+use std::ops::Range;
+
 use ndarray::{Array3, ArrayView2, ArrayViewMut2, Axis};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -43,12 +45,12 @@ pub struct Batches<'a, 'w> {
     windows: &'w Windows<'a>,
     size: usize,
     order: Option<Vec<usize>>,
-    next: usize,
+    left: Range<usize>,
     batch: Batch,
 }
 
 impl<'a, 'w> Batches<'a, 'w> {
-    pub(super) fn new(windows: &'w Windows<'a>, size: usize, order: Order) -> Self {
+    pub(super) fn new(windows: &'w Windows<'a>, left: Range<usize>, size: usize, order: Order) -> Self {
         assert!(size > 0, "a batch holds at least one window");
         let order = match order {
             Order::InTime => None,
@@ -60,7 +62,7 @@ impl<'a, 'w> Batches<'a, 'w> {
         };
         let empty = || Array3::zeros((0, 0, 0));
         let lookback = Lookback { values: empty(), past_time: empty(), future_time: empty() };
-        Self { windows, size, order, next: 0, batch: Batch { lookback, target: empty() } }
+        Self { windows, size, order, left, batch: Batch { lookback, target: empty() } }
     }
 
     /// The next batch, or `None` after the last window.
@@ -69,17 +71,15 @@ impl<'a, 'w> Batches<'a, 'w> {
     /// before the first window of another length.
     pub fn next_batch(&mut self) -> Option<&Batch> {
         let at = |position: usize| self.windows.get(self.order.as_ref().map_or(position, |order| order[position]));
-        let last = (self.next + self.size).min(self.windows.len());
-        let first = (self.next < last).then(|| at(self.next))?;
-        let mut gathered = vec![first];
-        for position in self.next + 1..last {
+        let mut gathered = vec![at(self.left.clone().next()?)];
+        for position in self.left.clone().take(self.size).skip(1) {
             let window = at(position);
             if window.lookback.nrows() != gathered[0].lookback.nrows() {
                 break;
             }
             gathered.push(window);
         }
-        self.next += gathered.len();
+        self.left.start += gathered.len();
         let Batch { lookback, target } = &mut self.batch;
         gather(&mut lookback.values, gathered.iter().map(|window| window.lookback));
         gather(&mut lookback.past_time, gathered.iter().map(|window| window.past_time));

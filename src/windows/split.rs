@@ -40,7 +40,8 @@ impl SplitRule {
         let (train, valid, test, lookback_reaches_back) = match *self {
             Self::Rows([train, valid, test]) => (train, valid, test, true),
             Self::Ratio(ratio @ [train, _, test]) => {
-                if ratio.iter().any(|share| !(*share > 0.0)) || (ratio.iter().sum::<f64>() - 1.0).abs() > 1e-9 {
+                let shares = ratio.iter().all(|share| *share > 0.0) && (ratio.iter().sum::<f64>() - 1.0).abs() < 1e-9;
+                if !shares {
                     return Err(Error::other(format!("split {ratio:?} is not three positive shares of sum 1")));
                 }
                 let (train, test) = (share_of(train, rows), share_of(test, rows));

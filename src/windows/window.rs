@@ -222,7 +222,15 @@ impl<'a> Windows<'a> {
     /// # Panics
     /// If `size` is 0.
     pub fn batches(&self, size: usize, order: Order) -> Batches<'a, '_> {
-        Batches::new(self, size, order)
+        Batches::new(self, 0..self.len, size, order)
+    }
+
+    /// Only the windows `range` of `0..len()`, in time, gathered into batches of `size`.
+    ///
+    /// # Panics
+    /// If `size` is 0, or, later, if `range` reaches over `len()`.
+    pub fn batches_in(&self, range: Range<usize>, size: usize) -> Batches<'a, '_> {
+        Batches::new(self, range, size, Order::InTime)
     }
 
     fn window(&self, segment: &Segment, within: usize) -> Window<'a> {
