@@ -123,6 +123,20 @@ impl fmt::Display for Hint {
     }
 }
 
+/// Turns serde's "unknown field `a`, expected one of `b`, `c`" into our words, with a suggestion.
+pub(crate) fn explain(message: &str) -> String {
+    let message = message.trim_end();
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let kind = [("unknown field", "key"), ("unknown variant", "value")];
+    match kind.iter().find(|(start, _)| message.starts_with(start)) {
+        Some((_, kind)) => {
+            let name = quoted.next().unwrap_or_default();
+            format!("unknown {kind} '{name}'{}", Hint::nearest(name, quoted))
+        }
+        None => message.replace('\n', " "),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,10 +1,48 @@
 //! longcast: time-series forecasters behind one trait, honest scores, and records anyone can re-run.
+//!
+//! A [`Series`](data::Series) is split and scaled, cut into [`Windows`](windows::Windows), learnt by
+//! a [`Forecaster`](forecaster::Forecaster) and scored by [`evaluate`](evaluator::evaluate). For raw
+//! values in and out, a [`Pipeline`](forecaster::Pipeline) holds scaler and forecaster together:
+//!
+//! ```
+//! use longcast::{
+//!     data::Synthetic,
+//!     forecaster::{Pipeline, Plan},
+//!     models,
+//!     windows::SplitRule,
+//! };
+//!
+//! # fn main() -> longcast::Result<()> {
+//! let series = Synthetic::default().series()?;
+//! let split = SplitRule::Ratio([0.7, 0.1, 0.2]).split(series.len())?;
+//! let plan = Plan::new("ridge", 96, 24);
+//! let pipeline = Pipeline::fit(&models::builtin(), &plan, &series, &split, &mut ())?;
+//! let next = pipeline.forecast(&series)?;
+//! assert_eq!(next.dim(), (24, series.variates().len()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! - `cli` (default): the program; needs the other two.
+//! - `datasets`: files (polars), the manifest of data sets, benchmarks and reports.
+//! - `regressors`: the forecasters made of linfa's regressors.
+//!
+//! With `default-features = false` there remain the trait, windows, metrics, the rules and the
+//! closed-form maps, without polars or clap.
 
+#[cfg(feature = "datasets")]
+pub mod benchmark;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod data;
 pub mod error;
 pub mod evaluator;
 pub mod forecaster;
 pub mod models;
+#[cfg(feature = "datasets")]
+pub mod report;
 pub mod windows;
 
 pub use error::{Error, Result};

@@ -119,6 +119,8 @@ impl Scoring<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use ndarray::Array2;
     use proptest::prelude::*;
 
@@ -148,12 +150,12 @@ mod tests {
 
     fn score(setting: &Setting, model: &str, horizon: usize, batch: usize) -> Result<Scores> {
         let shape = WindowShape::of(&setting.scaled, 4, horizon)?;
-        let windows = Windows::new(std::slice::from_ref(&setting.scaled), &[setting.targets.clone()], shape)?;
+        let windows = Windows::new(from_ref(&setting.scaled), from_ref(&setting.targets), shape)?;
         let models: Registry = models::builtin();
         let forecaster = models.build(model, &Default::default(), &BuildContext::new(shape))?;
-        let raw = std::slice::from_ref(&setting.raw);
+        let raw = from_ref(&setting.raw);
         let go_on = &mut |_| ControlFlow::Continue(());
-        evaluate(&*forecaster, &windows, raw, std::slice::from_ref(&setting.yardstick), batch, go_on)
+        evaluate(&*forecaster, &windows, raw, from_ref(&setting.yardstick), batch, go_on)
     }
 
     fn wave(rows: usize, variates: usize) -> Array2<f64> {
@@ -231,11 +233,10 @@ mod tests {
     fn a_forecast_that_is_not_a_number_is_never_averaged_away() -> Result<()> {
         let setting = setting(wave(100, 3), 1);
         let shape = WindowShape::of(&setting.scaled, 4, 2)?;
-        let windows = Windows::new(std::slice::from_ref(&setting.scaled), &[setting.targets.clone()], shape)?;
-        let raw = std::slice::from_ref(&setting.raw);
+        let windows = Windows::new(from_ref(&setting.scaled), from_ref(&setting.targets), shape)?;
+        let raw = from_ref(&setting.raw);
         let go_on = &mut |_| ControlFlow::Continue(());
-        let error = evaluate(&NotANumber(shape), &windows, raw, std::slice::from_ref(&setting.yardstick), 8, go_on)
-            .unwrap_err();
+        let error = evaluate(&NotANumber(shape), &windows, raw, from_ref(&setting.yardstick), 8, go_on).unwrap_err();
         assert_eq!(error.to_string(), "s: the forecast of '2' from row 60, step 2, is not a finite number");
         Ok(())
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-use crate::{Error, Result, error::Hint};
+use crate::{Error, Result, error::explain};
 
 /// Hyper-parameters by name, possibly nested; what is not named keeps the model's default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -70,20 +70,6 @@ fn overlay(lower: &mut Table, upper: &Table) {
                 lower.insert(key.clone(), value.clone());
             }
         }
-    }
-}
-
-/// Turns serde's "unknown field `a`, expected one of `b`, `c`" into our words, with a suggestion.
-pub(crate) fn explain(message: &str) -> String {
-    let message = message.trim_end();
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let kind = [("unknown field", "key"), ("unknown variant", "value")];
-    match kind.iter().find(|(start, _)| message.starts_with(start)) {
-        Some((_, kind)) => {
-            let name = quoted.next().unwrap_or_default();
-            format!("unknown {kind} '{name}'{}", Hint::nearest(name, quoted))
-        }
-        None => message.replace('\n', " "),
     }
 }
 

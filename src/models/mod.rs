@@ -5,7 +5,9 @@
 pub mod classical;
 
 use crate::forecaster::Registry;
-use classical::naive;
+#[cfg(feature = "regressors")]
+use classical::{elastic_net, pls};
+use classical::{naive, ridge};
 
 /// All forecasters of this crate.
 pub fn builtin() -> Registry {
@@ -14,5 +16,15 @@ pub fn builtin() -> Registry {
     models.register("seasonal-naive", "the last season, repeated", naive::SeasonalNaive::new);
     models.register("drift", "the line through the first and the last value, continued", naive::Drift::new);
     models.register("mean", "the mean of the lookback", naive::Mean::new);
+    models.register("ridge", "the linear map from lookback to horizon, by least squares", ridge::Ridge::new);
+    #[cfg(feature = "regressors")]
+    {
+        models.register(
+            "elastic-net",
+            "the linear map from lookback to horizon that leaves out most lookback rows",
+            elastic_net::ElasticNet::new,
+        );
+        models.register("pls", "the linear map through a few directions of the lookback", pls::Pls::new);
+    }
     models
 }

@@ -179,7 +179,7 @@ mod tests {
     fn lookbacks_of_different_length_are_never_in_one_batch() -> Result<()> {
         let all = [series(8), series(8), series(9)];
         let shape = WindowShape::of(&all[0], 2, 2)?;
-        let windows = Windows::new(&all, &[6..8, 6..8, 7..9], shape)?.with_whole_past();
+        let windows = Windows::whole_past(&all, &[6..8, 6..8, 7..9], shape)?;
         let mut batches = windows.batches(8, Order::InTime);
         let mut shapes = vec![];
         while let Some(batch) = batches.next_batch() {

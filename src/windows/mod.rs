@@ -7,7 +7,8 @@ mod scaler;
 mod split;
 mod window;
 
+pub use crate::data::SplitRule;
 pub use batch::{Batch, Batches, Lookback, Order};
 pub use scaler::Scaler;
-pub use split::{Part, Split, SplitRule};
+pub use split::{Part, Split};
 pub use window::{Run, Window, WindowShape, Windows};

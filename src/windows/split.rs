@@ -4,21 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
-
-/// How the rows of a series are divided into train, valid and test.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum SplitRule {
-    /// So many rows each, from the first row on; rows after them are not used.
-    Rows([usize; 3]),
-    /// Shares of all rows: train and test are the product in f64, truncated, and valid is the rest
-    /// (the rule of the reference loaders: 730 rows at 0.7 give 510, not 511).
-    Ratio([f64; 3]),
-    /// Two cut points as shares of all rows, the products truncated. Lookbacks do not reach over
-    /// them (the rule of the PEMS loaders).
-    Cuts([f64; 2]),
-}
+use crate::{Error, Result, data::SplitRule};
 
 /// The rows of each part: half-open ranges, counted from 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,8 +26,7 @@ impl SplitRule {
         let (train, valid, test, lookback_reaches_back) = match *self {
             Self::Rows([train, valid, test]) => (train, valid, test, true),
             Self::Ratio(ratio @ [train, _, test]) => {
-                let shares = ratio.iter().all(|share| *share > 0.0) && (ratio.iter().sum::<f64>() - 1.0).abs() < 1e-9;
-                if !shares {
+                if !ratio.iter().all(|share| *share > 0.0) || (ratio.iter().sum::<f64>() - 1.0).abs() > 1e-9 {
                     return Err(Error::other(format!("split {ratio:?} is not three positive shares of sum 1")));
                 }
                 let (train, test) = (share_of(train, rows), share_of(test, rows));
@@ -132,6 +117,43 @@ mod tests {
         let split = SplitRule::Cuts([0.6, 0.8]).split(26208)?;
         assert_eq!((split.train.len(), split.valid.len(), split.test.len()), (15724, 5242, 5242));
         assert_eq!(split.targets(Part::Test, 96), 20966 + 96..26208);
+        Ok(())
+    }
+
+    #[test]
+    fn the_known_sets_split_as_published() -> Result<()> {
+        let manifest = crate::data::Manifest::builtin()?;
+        let published = [
+            ("ETTh1", [8640, 2880, 2880]),
+            ("ETTm2", [34560, 11520, 11520]),
+            ("Weather", [36887, 5270, 10539]),
+            ("Exchange", [5311, 760, 1517]),
+            ("ILI", [676, 97, 193]),
+            ("Electricity", [18412, 2632, 5260]),
+            ("Traffic", [12280, 1756, 3508]),
+            ("Solar", [36792, 5256, 10512]),
+            ("PEMS03", [15724, 5242, 5242]),
+            ("PEMS04", [10195, 3398, 3399]),
+            ("PEMS07", [16934, 5645, 5645]),
+            ("PEMS08", [10713, 3571, 3572]),
+            ("CarSales", [4709, 674, 1345]),
+            ("COVID-19", [234, 34, 67]),
+            ("DowJones", [4603, 659, 1315]),
+            ("NASDAQ", [2739, 393, 782]),
+            ("Power", [830, 119, 237]),
+            ("SP500", [5653, 809, 1615]),
+            ("Unemployment", [318, 107, 106]),
+            ("Website", [1516, 218, 433]),
+            ("Wiki", [510, 74, 146]),
+            ("Los-loop", [1209, 404, 403]),
+            ("AirPassengers", [96, 24, 24]),
+        ];
+        for (name, rows) in published {
+            let dataset = manifest.get(name)?;
+            let rule = dataset.split.clone().unwrap();
+            let split = rule.split(dataset.rows.unwrap())?;
+            assert_eq!([split.train.len(), split.valid.len(), split.test.len()], rows, "{name}");
+        }
         Ok(())
     }
 }

@@ -95,6 +95,21 @@ impl<'a> Windows<'a> {
     /// If no series has a window, a range reaches over the end of its series, or a series does not
     /// have the variates or time features of `shape`.
     pub fn new(series: &'a [Series], targets: &[Range<usize>], shape: WindowShape) -> Result<Self> {
+        Self::cut(series, targets, shape, false)
+    }
+
+    /// The same, each lookback reaching to the first row of its series, however short or long
+    /// that is.
+    ///
+    /// For sets of many short series, where methods may use all that came before.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn whole_past(series: &'a [Series], targets: &[Range<usize>], shape: WindowShape) -> Result<Self> {
+        Self::cut(series, targets, shape, true)
+    }
+
+    fn cut(series: &'a [Series], targets: &[Range<usize>], shape: WindowShape, whole_past: bool) -> Result<Self> {
         if series.len() != targets.len() {
             return Err(Error::Shape(format!("{} series, but {} target ranges", series.len(), targets.len())));
         }
@@ -119,7 +134,7 @@ impl<'a> Windows<'a> {
                     series.len()
                 )));
             }
-            let first_target = targets.start.max(shape.lookback);
+            let first_target = targets.start.max(if whole_past { 1 } else { shape.lookback });
             let windows = (targets.end + 1).saturating_sub(first_target.saturating_add(shape.horizon));
             if windows > 0 {
                 segments.push(Segment { series: index, first_target, windows });
@@ -134,16 +149,8 @@ impl<'a> Windows<'a> {
                 lookback: shape.lookback,
                 horizon: shape.horizon,
             }),
-            _ => Ok(Self { series, segments, shape, len, whole_past: false }),
+            _ => Ok(Self { series, segments, shape, len, whole_past }),
         }
-    }
-
-    /// The same windows, each looking back to the first row of its series.
-    ///
-    /// For sets of many short series, where methods may use all that came before.
-    pub fn with_whole_past(mut self) -> Self {
-        self.whole_past = true;
-        self
     }
 
     /// Only as many windows, from the first on, as fill batches of `size`.
@@ -207,10 +214,12 @@ impl<'a> Windows<'a> {
             .flat_map(move |segment| (0..segment.windows).map(move |within| self.window(segment, within)))
     }
 
-    /// The windows as runs of neighbours, for methods that slide over rows themselves.
+    /// The windows as runs of neighbours that look back `lookback` rows, for methods that slide over
+    /// rows themselves. Series without so many rows have none.
     pub fn runs(&self) -> impl Iterator<Item = Run<'a>> + '_ {
         let WindowShape { lookback, horizon, .. } = self.shape;
-        self.segments.iter().map(move |segment| {
+        let long_enough = move |segment: &&Segment| segment.first_target >= lookback;
+        self.segments.iter().filter(long_enough).map(move |segment| {
             let start = segment.first_target - lookback;
             let rows = start..segment.first_target + segment.windows - 1 + horizon;
             Run { series: &self.series[segment.series], rows, windows: segment.windows }
@@ -323,9 +332,19 @@ mod tests {
     fn many_series_follow_one_another() -> Result<()> {
         let all = [counting(6), counting(3), counting(5)];
         let shape = WindowShape::of(&all[0], 2, 2)?;
-        let windows = Windows::new(&all, &[0..6, 0..3, 0..5], shape)?.with_whole_past();
-        let first: Vec<_> = windows.iter().map(|window| (window.series, window.row, window.lookback.nrows())).collect();
-        assert_eq!(first, [(0, 2, 2), (0, 3, 3), (0, 4, 4), (2, 2, 2), (2, 3, 3)]);
+        let windows = Windows::new(&all, &[0..6, 0..3, 0..5], shape)?;
+        let rows: Vec<_> = windows.iter().map(|window| (window.series, window.row, window.lookback.nrows())).collect();
+        assert_eq!(rows, [(0, 2, 2), (0, 3, 2), (0, 4, 2), (2, 2, 2), (2, 3, 2)]);
+        Ok(())
+    }
+
+    #[test]
+    fn with_the_whole_past_no_series_is_too_short() -> Result<()> {
+        let all = [counting(6), counting(3)];
+        let shape = WindowShape::of(&all[0], 4, 2)?;
+        let windows = Windows::whole_past(&all, &[4..6, 1..3], shape)?;
+        let rows: Vec<_> = windows.iter().map(|window| (window.series, window.row, window.lookback.nrows())).collect();
+        assert_eq!(rows, [(0, 4, 4), (1, 1, 1)]);
         Ok(())
     }
 

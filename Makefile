@@ -1,0 +1,44 @@
+# Every command a person types. `make help` lists them.
+
+.DEFAULT_GOAL := help
+SMOKE := target/smoke
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+run: ## Build, run the smoke suite on the built-in data, print its table
+	cargo run -- bench suites/smoke.toml --out $(SMOKE)
+
+test: ## Run all tests (LONGCAST_DATA=folder adds those on real data)
+	cargo test
+
+lint: ## Check format and lints
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+	cargo clippy --no-default-features --lib -- -D warnings
+
+doc: ## Build the documentation, warnings denied
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+
+bench: ## Run the criterion benches
+	cargo bench
+
+report: ## Run what is missing of the suites (LONGCAST_DATA=folder), write reports/
+	cargo build --release
+	for suite in repeat-drop-last long-horizon linear-336 competitions; do \
+		target/release/longcast bench suites/$$suite.toml > target/$$suite.log || exit 1; done
+
+light: ## Check that the library alone needs neither polars nor candle nor clap
+	cargo check --no-default-features --lib
+	@if cargo tree --no-default-features --edges normal --prefix none | grep -E '^(polars|candle|clap)'; \
+		then echo 'the library alone must not need these'; exit 1; fi
+
+smoke: ## Run the smoke suite twice: its table is the expected one, and nothing is run again
+	rm -rf $(SMOKE)
+	cargo run -- bench suites/smoke.toml --out $(SMOKE) > $(SMOKE).log
+	diff -u tests/smoke.md $(SMOKE)/smoke.md
+	cargo run -- bench suites/smoke.toml --out $(SMOKE) 2>&1 > /dev/null | grep ' 0 recorded'
+
+ci: lint test doc light smoke ## All that must be green before a change is sent
+
+.PHONY: help run test lint doc bench report light smoke ci

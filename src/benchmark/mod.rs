@@ -1,0 +1,162 @@
+//! Running a suite: load, fit, evaluate, record; what is recorded already is not run again.
+//!
+//! This layer is handed a registry; it knows no model by name, and not how a table looks.
+
+mod record;
+mod suite;
+mod task;
+
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+pub use record::{DataRecord, FORMAT, Machine, Record, Seconds, Software, write_whole};
+pub use suite::{Beside, Protocol, SUITE_FILE, Suite, Task};
+pub use task::{Prepared, run_task};
+
+use crate::{
+    Error, Result,
+    data::Catalogue,
+    forecaster::{FitProgress, Registry},
+};
+
+/// What happens to a task.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// It is recorded already.
+    Kept,
+    /// It starts.
+    Started,
+    /// Its model is being fitted.
+    Fitting(FitProgress),
+    /// So many windows of so many are scored.
+    Scoring { done: usize, total: usize },
+    /// It is done and its record is written.
+    Recorded(&'a Record),
+    /// It failed; there is no record.
+    Failed(&'a Error),
+    /// A file in the results folder, or the data, is not as it should be.
+    Warning(&'a str),
+}
+
+/// Hears how a suite goes and may end it; `position` counts tasks from 0.
+pub trait BenchObserver {
+    /// Called for each event of each task; `Break` ends the run, with the task in flight unrecorded.
+    fn event(&mut self, position: usize, task: &Task, event: Event<'_>) -> ControlFlow<()>;
+}
+
+/// How a run of a suite ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub recorded: usize,
+    pub kept: usize,
+    pub failed: usize,
+    /// The observer ended it before all tasks were done.
+    pub interrupted: bool,
+}
+
+/// Runs the tasks of `suite` that `dir` holds no record of.
+///
+/// Tasks run in the order of the suite. A task that fails is reported to the observer and the
+/// others go on. Each record is written when its task ends; a run that is killed loses at most the
+/// task in flight.
+///
+/// # Errors
+/// If the folder cannot be written, which is found before any work.
+pub fn run(
+    suite: &Suite,
+    suite_text: &str,
+    models: &Registry,
+    catalogue: &Catalogue,
+    dir: &Path,
+    observer: &mut dyn BenchObserver,
+) -> Result<Outcome> {
+    fs::create_dir_all(dir).map_err(Error::io("make the folder", dir))?;
+    write_whole(&dir.join(SUITE_FILE), suite_text.as_bytes())?;
+    let mut outcome = Outcome::default();
+    let mut prepared: Option<(String, Prepared)> = None;
+    let mut unusable: Option<&str> = None;
+    for (position, task) in suite.tasks.iter().enumerate() {
+        // Said once, for the first task that needs it.
+        if unusable == Some(&task.dataset) {
+            outcome.failed += 1;
+            continue;
+        }
+        let mut run = || -> Result<bool> {
+            // Neighbouring tasks share their data; the suite lists them by data set.
+            let data = match &mut prepared {
+                Some((dataset, data)) if *dataset == task.dataset => data,
+                slot => {
+                    let data = Prepared::open(catalogue, &task.dataset);
+                    let data = data.inspect_err(|_| unusable = Some(&task.dataset))?;
+                    &mut slot.insert((task.dataset.clone(), data)).1
+                }
+            };
+            let task = data.resolve(models, task)?;
+            let name = data.file_name(&task)?;
+            set_aside(dir, &name)?;
+            let path = dir.join(name);
+            if path.is_file() {
+                match Record::read(&path) {
+                    Ok(_) => return Ok(false),
+                    Err(error) => interruptible(observer.event(position, &task, Event::Warning(&error.to_string())))?,
+                }
+            }
+            interruptible(observer.event(position, &task, Event::Started))?;
+            let mut hear = |event: Event<'_>| observer.event(position, &task, event);
+            let record = run_task(models, &task, data, &mut hear)?;
+            record.write(&path)?;
+            interruptible(observer.event(position, &task, Event::Recorded(&record))).map(|()| true)
+        };
+        let flow = match run() {
+            Ok(true) => {
+                outcome.recorded += 1;
+                ControlFlow::Continue(())
+            }
+            Ok(false) => {
+                outcome.kept += 1;
+                observer.event(position, task, Event::Kept)
+            }
+            Err(Error::Interrupted) => ControlFlow::Break(()),
+            Err(error) => {
+                outcome.failed += 1;
+                observer.event(position, task, Event::Failed(&error))
+            }
+        };
+        if flow.is_break() {
+            outcome.interrupted = true;
+            break;
+        }
+    }
+    Ok(outcome)
+}
+
+// Records of the same task with other inputs (params of a variant, another version of the data) go
+// into a folder of their own: they are not lost, and no table shows two scores of one task.
+fn set_aside(dir: &Path, name: &str) -> Result<()> {
+    let same_task = record::without_hash(name);
+    let aside = dir.join("superseded");
+    for entry in fs::read_dir(dir).map_err(Error::io("read the folder", dir))? {
+        let path = entry.map_err(Error::io("read the folder", dir))?.path();
+        let Some(other) = path.file_name().and_then(|other| other.to_str()) else { continue };
+        if other != name && other.ends_with(".json") && record::without_hash(other) == same_task {
+            fs::create_dir_all(&aside).map_err(Error::io("make the folder", &aside))?;
+            fs::rename(&path, aside.join(other)).map_err(Error::io("set aside", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The folder that holds the records of a suite below the results folder `out`.
+pub fn records_folder(out: &Path, suite: &str) -> PathBuf {
+    out.join("records").join(suite)
+}
+
+fn interruptible(flow: ControlFlow<()>) -> Result<()> {
+    match flow {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Interrupted),
+    }
+}

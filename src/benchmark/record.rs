@@ -1,0 +1,215 @@
+//! A record: all that went into a score and all that came out, one JSON file a task.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+
+use super::suite::Task;
+use crate::{
+    Error, Result,
+    data::Calendar,
+    evaluator::Scores,
+    windows::{Scaler, Split},
+};
+
+/// The version of the format; a record of another version is made anew.
+pub const FORMAT: u32 = 1;
+
+/// A task that was run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    pub format: u32,
+    pub task: Task,
+    pub data: DataRecord,
+    /// Windows the forecaster learnt from.
+    pub windows_train: usize,
+    /// Windows it could choose and stop by.
+    pub windows_valid: usize,
+    /// Windows the scores are means over.
+    pub windows_scored: usize,
+    /// Windows whose targets lie in the test rows.
+    pub windows_possible: usize,
+    pub scores: Scores,
+    pub software: Software,
+    pub machine: Machine,
+    pub seconds: Seconds,
+}
+
+/// What was measured on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRecord {
+    /// sha256 of the content, after expansion where it was compressed.
+    pub sha256: String,
+    pub rows: usize,
+    pub variates: usize,
+    /// Series in a set of many; their rows are added up in `rows`.
+    pub series: usize,
+    /// Steps in a season.
+    pub season: usize,
+    pub calendar: Calendar,
+    /// Rows of each part; `None` in a set of many series, each split before its last horizon.
+    pub split: Option<Split>,
+    /// Mean and deviation of the training rows; `None` in a set of many series.
+    pub scaler: Option<Scaler>,
+}
+
+/// What ran.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Software {
+    pub version: String,
+    /// The git revision it was built from, "-dirty" with changes, "unknown" outside a checkout.
+    pub revision: String,
+}
+
+/// What it ran on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    pub cpu: String,
+    pub os: String,
+    pub threads: usize,
+}
+
+/// How long it took, wall time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seconds {
+    pub fit: f64,
+    pub evaluate: f64,
+}
+
+impl Software {
+    /// This program.
+    pub fn this() -> Self {
+        Self { version: env!("CARGO_PKG_VERSION").into(), revision: env!("LONGCAST_REVISION").into() }
+    }
+}
+
+impl Machine {
+    /// This machine.
+    pub fn this() -> Self {
+        let named = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.trim().to_string())
+        });
+        Self {
+            cpu: named.unwrap_or_else(|| std::env::consts::ARCH.into()),
+            os: std::env::consts::OS.into(),
+            threads: rayon::current_num_threads(),
+        }
+    }
+}
+
+impl Record {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// If it cannot be read or is not a whole record of this format.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let record: Self = serde_json::from_str(&text).map_err(|error| {
+            Error::file(path, format!("not a whole record ({error}); run the suite again to redo it"))
+        })?;
+        match record.format {
+            FORMAT => Ok(record),
+            other => Err(Error::file(path, format!("a record of format {other}, not {FORMAT}; run the suite again"))),
+        }
+    }
+
+    /// Writes the record at once and whole: it is there complete, or not at all.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(self).map_err(|error| Error::other(error.to_string()))?;
+        text.push('\n');
+        write_whole(path, text.as_bytes())
+    }
+
+    /// All records of a folder, in the order of their names, and what could not be read.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn read_all(dir: &Path) -> Result<(Vec<Self>, Vec<Error>)> {
+        let mut paths: Vec<PathBuf> = fs::read_dir(dir)
+            .map_err(Error::io("read the folder", dir))?
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .collect();
+        paths.sort();
+        let (mut records, mut errors) = (vec![], vec![]);
+        for path in paths {
+            match Self::read(&path) {
+                Ok(record) => records.push(record),
+                Err(error) => errors.push(error),
+            }
+        }
+        Ok((records, errors))
+    }
+}
+
+/// Writes a file beside itself and renames it, so that no reader ever sees a part of it.
+///
+/// # Errors
+/// If it cannot be written; what stood there before stays.
+pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".longcast-").suffix(".tmp").tempfile_in(dir)?;
+        file.write_all(content)?;
+        file.as_file().sync_all()?;
+        readable(&file)?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(Error::io("write", path))
+}
+
+// A temporary file is its owner's alone; what it becomes is for everyone to read.
+#[cfg(unix)]
+fn readable(file: &NamedTempFile) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn readable(_: &NamedTempFile) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// The name of a task's record: what it is in words, and a short hash of all that goes in.
+pub fn file_name(task: &Task, data: &DataKey<'_>) -> Result<String> {
+    let inputs = serde_json::to_vec(&(FORMAT, task, data)).map_err(|error| Error::other(error.to_string()))?;
+    let hash = Sha256::digest(inputs);
+    let short: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    let Task { dataset, name, lookback, horizon, seed, .. } = task;
+    Ok(format!("{}-{}-{lookback}-{horizon}-s{seed}-{short}.json", plain(dataset), plain(name)))
+}
+
+/// A record's name less the hash of its inputs: which task it is of.
+pub fn without_hash(name: &str) -> &str {
+    name.rsplit_once('-').map_or(name, |(task, _)| task)
+}
+
+/// What of the data goes into a task.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct DataKey<'a> {
+    pub sha256: &'a str,
+    pub season: usize,
+    pub calendar: Calendar,
+    pub split: Option<&'a Split>,
+}
+
+// Names may hold anything; files are called by letters and digits.
+fn plain(name: &str) -> String {
+    name.chars().map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' }).collect()
+}

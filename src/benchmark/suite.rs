@@ -1,0 +1,225 @@
+//! A suite: what is run, as a TOML file, multiplied out into tasks.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use super::Record;
+use crate::{Error, Result, forecaster::Params};
+
+/// What a suite file says.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SuiteFile {
+    /// One paragraph for the top of the report.
+    #[serde(default)]
+    about: String,
+    #[serde(default = "one_seed")]
+    seeds: Vec<u64>,
+    #[serde(default)]
+    protocol: Protocol,
+    #[serde(default)]
+    published: Beside,
+    /// Models with other params than their defaults, under names of their own.
+    #[serde(default)]
+    variants: BTreeMap<String, Variant>,
+    run: Vec<Run>,
+}
+
+fn one_seed() -> Vec<u64> {
+    vec![2021]
+}
+
+/// How windows are scored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Protocol {
+    /// Score only as many test windows as fill batches of this size, as papers did whose test
+    /// loader dropped the last incomplete batch; 0 scores every window.
+    pub drop_last: usize,
+}
+
+/// A model under a name of its own.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Variant {
+    model: String,
+    #[serde(default)]
+    params: Params,
+}
+
+/// The papers' numbers that a report shows, by their model's name in `reports/published.csv`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Beside {
+    /// Columns of the papers' tables shown beside ours.
+    pub columns: Vec<String>,
+    /// Our name → the published model it is held against, score by score.
+    pub models: BTreeMap<String, String>,
+}
+
+/// Data sets × models × horizons at one lookback.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Run {
+    datasets: Vec<String>,
+    models: Vec<String>,
+    lookback: usize,
+    /// Where none are given, the one horizon that the data set is published with.
+    #[serde(default)]
+    horizons: Vec<usize>,
+}
+
+/// A suite, read and multiplied out.
+#[derive(Clone, Debug)]
+pub struct Suite {
+    /// The name of its file.
+    pub name: String,
+    pub about: String,
+    pub published: Beside,
+    /// In the order of the file, which is the order of tables.
+    pub tasks: Vec<Task>,
+}
+
+/// The copy of its suite that a results folder holds.
+pub const SUITE_FILE: &str = "suite.toml";
+
+/// One thing to run and score: all that a person chose.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    pub dataset: String,
+    /// The name in tables; that of the model, or of a variant of it.
+    pub name: String,
+    /// The model's name in the registry.
+    pub model: String,
+    /// Its params; in a record with every default filled in.
+    pub params: Params,
+    pub lookback: usize,
+    /// Steps ahead; in a suite 0 stands for the data set's own.
+    pub horizon: usize,
+    pub seed: u64,
+    pub protocol: Protocol,
+}
+
+impl std::fmt::Display for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} × {} × {}→{}", self.dataset, self.name, self.lookback, self.horizon)
+    }
+}
+
+impl Suite {
+    /// Reads a suite file.
+    ///
+    /// # Errors
+    /// If it cannot be read, or says what a suite cannot say.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+        let name = path.file_stem().map_or_else(|| "suite".into(), |stem| stem.to_string_lossy().into_owned());
+        Self::parse(&name, &text).map_err(|error| Error::file(path, error))
+    }
+
+    /// A suite from its text.
+    ///
+    /// # Errors
+    /// If it says what a suite cannot say.
+    pub fn parse(name: &str, text: &str) -> Result<Self> {
+        let file: SuiteFile = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            Error::other(format!("line {line}: {}", crate::error::explain(error.message())))
+        })?;
+        let mut tasks = Vec::new();
+        for run in &file.run {
+            if run.lookback == 0 || run.horizons.contains(&0) {
+                return Err(Error::other("lookback and horizons must be at least 1"));
+            }
+            let horizons = if run.horizons.is_empty() { &[0][..] } else { &run.horizons };
+            for dataset in &run.datasets {
+                for horizon in horizons {
+                    for name in &run.models {
+                        for seed in &file.seeds {
+                            tasks.push(file.task(run, dataset, *horizon, name, *seed));
+                        }
+                    }
+                }
+            }
+        }
+        if tasks.is_empty() {
+            return Err(Error::other("there is nothing to run: give datasets, models and horizons in [[run]]"));
+        }
+        Ok(Self { name: name.to_string(), about: file.about, published: file.published, tasks })
+    }
+
+    /// What can be told of a suite from its records alone.
+    pub fn of_records(records: &[Record]) -> Self {
+        let tasks = records.iter().map(|record| record.task.clone()).collect();
+        Self { name: "records".into(), about: String::new(), published: Beside::default(), tasks }
+    }
+
+    /// The place of a data set in this suite; after all others where it is not in it.
+    pub fn dataset_order(&self, dataset: &str) -> usize {
+        self.tasks.iter().position(|task| task.dataset == dataset).unwrap_or(usize::MAX)
+    }
+
+    /// The place of a model, by its name in tables.
+    pub fn model_order(&self, name: &str) -> usize {
+        self.tasks.iter().position(|task| task.name == name).unwrap_or(usize::MAX)
+    }
+}
+
+impl SuiteFile {
+    fn task(&self, run: &Run, dataset: &str, horizon: usize, name: &str, seed: u64) -> Task {
+        let variant = self.variants.get(name);
+        Task {
+            dataset: dataset.to_string(),
+            name: name.to_string(),
+            model: variant.map_or(name, |variant| &variant.model).to_string(),
+            params: variant.map(|variant| variant.params.clone()).unwrap_or_default(),
+            lookback: run.lookback,
+            horizon,
+            seed,
+            protocol: self.protocol.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+        about = "An example."
+        seeds = [1, 2]
+        [protocol]
+        drop_last = 32
+        [variants.ridge-last]
+        model = "ridge"
+        params = { level = "last" }
+        [published]
+        columns = ["DLinear"]
+        models = { ridge-last = "NLinear" }
+        [[run]]
+        datasets = ["ETTh1", "ETTh2"]
+        models = ["repeat", "ridge-last"]
+        lookback = 96
+        horizons = [96, 192]
+    "#;
+
+    #[test]
+    fn a_suite_is_multiplied_out() -> Result<()> {
+        let suite = Suite::parse("example", TEXT)?;
+        assert_eq!(suite.tasks.len(), 2 * 2 * 2 * 2);
+        let last = suite.tasks.last().expect("there are sixteen");
+        assert_eq!((last.to_string().as_str(), last.seed), ("ETTh2 × ridge-last × 96→192", 2));
+        assert_eq!((last.model.as_str(), last.protocol.drop_last), ("ridge", 32));
+        assert_eq!(suite.published.models["ridge-last"], "NLinear");
+        assert_eq!((suite.dataset_order("ETTh2"), suite.model_order("ridge-last")), (8, 2));
+        Ok(())
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = Suite::parse("example", &TEXT.replace("horizons", "horizon")).unwrap_err();
+        assert!(error.to_string().contains("unknown key 'horizon'; did you mean 'horizons'?"), "{error}");
+    }
+}

@@ -1,0 +1,122 @@
+//! `longcast bench`: a suite from its file to its tables.
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Args;
+
+use super::{Usage, print, progress, report::complain};
+use crate::{
+    Error,
+    benchmark::{self, Suite, Task, records_folder, write_whole},
+    data::Catalogue,
+    forecaster::Registry,
+    report::{Format, Report},
+};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    longcast bench suites/smoke.toml\n  \
+    longcast bench suites/long-horizon.toml --only dataset=ETTh1,model=ridge\n  \
+    longcast bench suites/long-horizon.toml --dry-run")]
+pub struct BenchArgs {
+    /// The suite file
+    suite: PathBuf,
+    /// The folder for tables; records go to `records/<suite>` below it
+    #[arg(long, default_value = "reports")]
+    out: PathBuf,
+    /// Run only tasks with these, e.g. dataset=ETTh1,model=ridge,horizon=96
+    #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
+    only: Vec<String>,
+    /// Say what would run, and run nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Look for data here first
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Print the tables as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
+    let mut suite = Suite::read(&args.suite)?;
+    let text = fs::read_to_string(&args.suite).map_err(Error::io("read", &args.suite))?;
+    let catalogue = Catalogue::new(args.data.as_deref())?;
+    check_names(&suite, models, &catalogue).with_context(|| args.suite.display().to_string())?;
+    keep_only(&mut suite, &args.only)?;
+    if args.dry_run {
+        for task in &suite.tasks {
+            print(&format!("{task} · seed {}\n", task.seed))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+
+    let dir = records_folder(&args.out, &suite.name);
+    progress::listen_for_interrupts()?;
+    let mut bar = progress::Progress::new(suite.tasks.len());
+    let outcome = benchmark::run(&suite, &text, models, &catalogue, &dir, &mut bar);
+    bar.finish();
+    let outcome = outcome?;
+    if outcome.recorded + outcome.kept == 0 {
+        let code = if outcome.interrupted { 130 } else { 1 };
+        return Ok(ExitCode::from(code));
+    }
+
+    let report = Report::read(&dir)?;
+    let table = args.out.join(format!("{}.md", suite.name));
+    write_whole(&table, report.render(Format::Md)?.as_bytes())?;
+    print(&report.render(if args.json { Format::Json } else { Format::Md })?)?;
+    eprintln!(
+        "longcast: {} recorded, {} there already, {} failed; table in {}",
+        outcome.recorded,
+        outcome.kept,
+        outcome.failed,
+        table.display()
+    );
+    let complained = complain(&report);
+    Ok(match outcome {
+        _ if outcome.interrupted => ExitCode::from(130),
+        _ if outcome.failed > 0 => ExitCode::from(1),
+        _ => complained,
+    })
+}
+
+// A name that is not there is wrong usage, found before any work.
+fn check_names(suite: &Suite, models: &Registry, catalogue: &Catalogue) -> anyhow::Result<()> {
+    for task in &suite.tasks {
+        models.resolve(&task.model, &task.params)?;
+        catalogue.dataset(&task.dataset)?;
+    }
+    Ok(())
+}
+
+fn keep_only(suite: &mut Suite, only: &[String]) -> anyhow::Result<()> {
+    let keys = ["dataset", "model", "horizon", "lookback", "seed"];
+    let mut wanted: Vec<(&str, &str)> = Vec::new();
+    for filter in only {
+        let (key, value) = filter.split_once('=').ok_or_else(|| Usage(format!("--only {filter}: write key=value")))?;
+        if !keys.contains(&key) {
+            return Err(Error::unknown("key for --only", key, keys).into());
+        }
+        wanted.push((key, value));
+    }
+    let has = |task: &Task, key: &str, value: &str| match key {
+        "dataset" => task.dataset.eq_ignore_ascii_case(value),
+        "model" => task.name == value || task.model == value,
+        "horizon" => task.horizon.to_string() == value,
+        "lookback" => task.lookback.to_string() == value,
+        _ => task.seed.to_string() == value,
+    };
+    // Values of one key are alternatives; keys narrow one another down.
+    suite.tasks.retain(|task| {
+        keys.iter().all(|key| {
+            let mut values = wanted.iter().filter(|(wanted, _)| wanted == key).map(|(_, value)| value).peekable();
+            values.peek().is_none() || values.any(|value| has(task, key, value))
+        })
+    });
+    match suite.tasks.is_empty() {
+        true => Err(Usage(format!("no task of the suite matches --only {}", only.join(","))).into()),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,130 @@
+//! `longcast evaluate`: one task, its record on stdout.
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::Args;
+
+use super::{Usage, print, progress, read_args::ReadArgs};
+use crate::{
+    benchmark::{BenchObserver, Event, Prepared, Protocol, Record, Task, run_task},
+    data::{Catalogue, SplitRule, open_file},
+    forecaster::{Params, Registry},
+};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    longcast evaluate --dataset Synthetic --model repeat --lookback 96 --horizon 24\n  \
+    longcast evaluate --dataset ETTh1 --model ridge --set level=last --lookback 336 --horizon 96 --json\n  \
+    longcast evaluate --dataset ETTh1 --model repeat --lookback 96 --horizon 96 --drop-last 32")]
+pub struct EvaluateArgs {
+    /// A data set by name (see `longcast data list`), or a .csv, .csv.gz or .parquet file
+    #[arg(long, value_name = "NAME|FILE")]
+    dataset: String,
+    /// A model by name; see `longcast models`
+    #[arg(long)]
+    model: String,
+    /// Rows a forecast is made from
+    #[arg(long)]
+    lookback: usize,
+    /// Rows that are forecast; sets of many series have their own
+    #[arg(long)]
+    horizon: Option<usize>,
+    /// Set a param of the model, e.g. penalty=0.1
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// All that is drawn at random follows from this
+    #[arg(long, default_value_t = 2021)]
+    seed: u64,
+    /// Score only whole batches of this size, as papers did that dropped the last one
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "BATCH")]
+    drop_last: usize,
+    /// Look for data here first
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// How a file is split: shares of train, valid and test rows
+    #[arg(long, value_name = "TRAIN,VALID,TEST", value_delimiter = ',', num_args = 3, default_values_t = [0.7, 0.1, 0.2])]
+    split: Vec<f64>,
+    #[command(flatten)]
+    read: ReadArgs,
+    /// Print the record as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &EvaluateArgs, models: &Registry) -> anyhow::Result<ExitCode> {
+    if args.horizon == Some(0) || args.lookback == 0 {
+        return Err(Usage("--lookback and --horizon must be at least 1".into()).into());
+    }
+    let mut params = Params::default();
+    for assignment in &args.set {
+        params.set(assignment).with_context(|| format!("--set {assignment}"))?;
+    }
+    let task = Task {
+        dataset: args.dataset.clone(),
+        name: args.model.clone(),
+        model: args.model.clone(),
+        params: models.resolve(&args.model, &params).map(|_| params)?,
+        lookback: args.lookback,
+        horizon: args.horizon.unwrap_or(0),
+        seed: args.seed,
+        protocol: Protocol { drop_last: args.drop_last },
+    };
+    progress::listen_for_interrupts()?;
+    let mut bar = progress::Progress::new(1);
+    let result = score(&task, args, models, &mut bar);
+    bar.finish();
+    let record = result.with_context(|| task.to_string())?;
+    match args.json {
+        true => print(&(serde_json::to_string_pretty(&record)? + "\n"))?,
+        false => print(&describe(&record))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn score(task: &Task, args: &EvaluateArgs, models: &Registry, bar: &mut progress::Progress) -> anyhow::Result<Record> {
+    let file = Path::new(&args.dataset);
+    let is_file = file.extension().is_some();
+    let data = match (is_file, &args.split[..]) {
+        (true, &[train, valid, test]) => {
+            let rule = SplitRule::Ratio([train, valid, test]);
+            Prepared::new(&args.dataset, open_file(file, &args.read.clone().into(), rule)?)?
+        }
+        (true, _) => return Err(Usage("--split takes three shares, such as 0.7,0.1,0.2".into()).into()),
+        (false, _) => Prepared::open(&Catalogue::new(args.data.as_deref())?, &args.dataset)?,
+    };
+    let task = data.resolve(models, task)?;
+    let mut hear = |event: Event<'_>| -> ControlFlow<()> { bar.event(0, &task, event) };
+    let _ = hear(Event::Started);
+    Ok(run_task(models, &task, &data, &mut hear)?)
+}
+
+fn describe(record: &Record) -> String {
+    let (scores, raw) = (&record.scores, &record.scores.raw);
+    let maybe = |score: Option<f64>| score.map_or_else(|| "not defined".into(), |score| format!("{score:.4}"));
+    let lines = [
+        ("windows", format!("{} of {}", record.windows_scored, record.windows_possible)),
+        ("scaled MSE", format!("{:.5}", scores.mse)),
+        ("scaled MAE", format!("{:.5}", scores.mae)),
+        ("scaled RMSE", format!("{:.5}", scores.rmse)),
+        ("MSE", format!("{:.5}", raw.mse)),
+        ("MAE", format!("{:.5}", raw.mae)),
+        ("RMSE", format!("{:.5}", raw.rmse)),
+        ("MASE", maybe(raw.mase)),
+        ("RMSSE", maybe(raw.rmsse)),
+        ("sMAPE %", format!("{:.4}", raw.smape)),
+        ("MAPE %", maybe(raw.mape)),
+        ("WAPE %", maybe(raw.wape)),
+        ("fit", format!("{:.3} s", record.seconds.fit)),
+        ("evaluate", format!("{:.3} s", record.seconds.evaluate)),
+    ];
+    let mut text = format!("{}\n", record.task);
+    for (name, value) in lines {
+        text += &format!("  {name:<12} {value}\n");
+    }
+    text
+}

@@ -1,0 +1,114 @@
+//! The program: arguments, progress, exit codes. Uses every layer; no layer uses it.
+//!
+//! Results go to stdout, everything else to stderr. Exit codes: 0 all done, 1 something failed or
+//! was found, 2 wrong usage, 130 interrupted.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod bench;
+mod check;
+mod data;
+mod evaluate;
+mod models;
+mod progress;
+mod read_args;
+mod report;
+
+use std::{io::Write, process::ExitCode};
+
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap_complete::Shell;
+
+use crate::{Error, forecaster::Registry};
+
+/// Time-series forecasting: one trait, honest scores, records anyone can re-run.
+#[derive(Debug, Parser)]
+#[command(
+    name = "longcast",
+    version,
+    propagate_version = true,
+    after_help = "Examples:\n  \
+        longcast bench suites/smoke.toml\n  \
+        longcast evaluate --dataset Synthetic --model ridge --lookback 96 --horizon 24\n  \
+        longcast data check my-load.csv\n  \
+        longcast report reports/records/smoke --format csv"
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the tasks of a suite that are not recorded yet, and print and write its tables
+    Bench(bench::BenchArgs),
+    /// Fit one model on one data set and score it on every test window
+    Evaluate(Box<evaluate::EvaluateArgs>),
+    /// Make the tables of a results folder again, without data or fitting
+    Report(report::ReportArgs),
+    /// List, show, fetch and check data
+    #[command(subcommand)]
+    Data(data::DataCommand),
+    /// List the models, or show the params of one
+    Models(models::ModelsArgs),
+    /// Print the completions of a shell, e.g. `longcast completions bash >> ~/.bashrc`
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+/// Wrong usage that clap does not see; exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// Runs the program with the forecasters of `models`; the whole `main` of one's own build.
+pub fn main(models: Registry) -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // A closed pipe (`longcast --help | head`) is no failure.
+            let _ = error.print();
+            return match error.kind() {
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+                _ => ExitCode::from(2),
+            };
+        }
+    };
+    let result = match args.command {
+        Command::Bench(args) => bench::run(&args, &models),
+        Command::Evaluate(args) => evaluate::run(&args, &models),
+        Command::Report(args) => report::run(&args),
+        Command::Data(command) => data::run(&command),
+        Command::Models(args) => models::run(&args, &models),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "longcast", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    };
+    result.unwrap_or_else(|error| {
+        // A reader that has gone away (`longcast models | head`) is no failure.
+        let broken_pipe = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
+        if error.downcast_ref::<std::io::Error>().is_some_and(broken_pipe) {
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("longcast: {error:#}");
+        exit_code(&error)
+    })
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if error.is::<Usage>() {
+        return ExitCode::from(2);
+    }
+    match error.downcast_ref::<Error>() {
+        Some(Error::Unknown { .. } | Error::Params { .. }) => ExitCode::from(2),
+        Some(Error::Interrupted) => ExitCode::from(130),
+        _ => ExitCode::from(1),
+    }
+}
+
+/// Prints a result to stdout.
+fn print(text: &str) -> std::io::Result<()> {
+    std::io::stdout().write_all(text.as_bytes())
+}

@@ -1,0 +1,49 @@
+//! How a file is read, as options of every command that reads one.
+
+use crate::data::loader::{Duplicates, Fill, ReadOptions, TimeColumn};
+
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Reading")]
+pub struct ReadArgs {
+    /// Column of the timestamps, `auto` to look for it, or `none`
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub time_column: String,
+
+    /// Variates to read, in this order; all by default
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub columns: Option<Vec<String>>,
+
+    /// What becomes of missing values; without it they are an error
+    #[arg(long, value_enum, default_value_t)]
+    pub fill: Fill,
+
+    /// What becomes of rows with the same timestamp
+    #[arg(long, value_enum, default_value_t)]
+    pub duplicates: Duplicates,
+
+    /// Bring rows into the order of their timestamps
+    #[arg(long)]
+    pub sort: bool,
+
+    /// The first line holds values, not names
+    #[arg(long)]
+    pub no_header: bool,
+}
+
+impl From<ReadArgs> for ReadOptions {
+    fn from(args: ReadArgs) -> Self {
+        let time_column = match args.time_column.as_str() {
+            "auto" => TimeColumn::Auto,
+            "none" => TimeColumn::Absent,
+            _ => TimeColumn::Named(args.time_column),
+        };
+        Self {
+            time_column,
+            columns: args.columns,
+            fill: args.fill,
+            duplicates: args.duplicates,
+            sort: args.sort,
+            header: !args.no_header,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Which format the dates of a column are in, and the dates.
+
+use std::sync::LazyLock;
+
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, TimeDelta};
+
+/// The formats of dates that are recognised, in the order they are tried (in the notation of
+/// `strftime`; months, days and hours need no leading zero, years need four digits).
+///
+/// Each may be followed by a time, `%H:%M` or `%H:%M:%S` with or without a fraction, after a space
+/// or `T`, and that by an offset such as `+00:00` or `Z`. Where day and month can be told apart by
+/// no value of the column, the reading whose dates ascend is taken, and otherwise the first here.
+pub const FORMATS: [&str; 7] = ["%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%Y-%m", "%Y/%m"];
+
+const TIMES: [&str; 5] = ["", " %H:%M:%S%.f", " %H:%M", "T%H:%M:%S%.f", "T%H:%M"];
+
+/// How an offset is written; local time is kept where all rows have the same one.
+const OFFSETS: [&str; 2] = ["", "%#z"];
+
+/// What a column of cells cannot be read as dates for: the first bad row.
+#[derive(Debug)]
+pub(super) struct NotADate {
+    pub(super) row: usize,
+    pub(super) message: String,
+}
+
+#[derive(Debug)]
+struct Pattern {
+    text: String,
+    zoned: bool,
+    month_only: bool,
+}
+
+static PATTERNS: LazyLock<Vec<Pattern>> = LazyLock::new(|| {
+    let mut patterns = Vec::new();
+    for date in FORMATS {
+        let month_only = !date.contains("%d");
+        for time in TIMES.iter().filter(|time| !month_only || time.is_empty()) {
+            for offset in OFFSETS.iter().filter(|offset| offset.is_empty() || !time.is_empty()) {
+                patterns.push(Pattern { text: format!("{date}{time}{offset}"), zoned: !offset.is_empty(), month_only });
+            }
+        }
+    }
+    patterns
+});
+
+/// A moment as written, and its offset from UTC in seconds.
+type Moment = (NaiveDateTime, i32);
+
+impl Pattern {
+    fn parse(&self, cell: &str) -> Option<Moment> {
+        let moment = if self.zoned {
+            let zoned = DateTime::parse_from_str(cell, &self.text).ok()?;
+            (zoned.naive_local(), zoned.offset().local_minus_utc())
+        } else if self.month_only {
+            // A month is its first day.
+            let separator = &self.text[2..3];
+            let cell = format!("{cell}{separator}1");
+            (NaiveDate::parse_from_str(&cell, &format!("{}{separator}%d", self.text)).ok()?.into(), 0)
+        } else if self.text.contains("%H") {
+            (NaiveDateTime::parse_from_str(cell, &self.text).ok()?, 0)
+        } else {
+            (NaiveDate::parse_from_str(cell, &self.text).ok()?.into(), 0)
+        };
+        // Two digits would be read as a year of the first century.
+        (moment.0.year() >= 1000).then_some(moment)
+    }
+}
+
+/// Whether a cell alone is a date in one of [`FORMATS`].
+pub(super) fn is_date(cell: &str) -> bool {
+    let cell = cell.trim();
+    // A table of 100,000 numbers is not tried in every format.
+    cell.parse::<f64>().is_err() && PATTERNS.iter().any(|pattern| pattern.parse(cell).is_some())
+}
+
+/// The timestamps of a column: the first format that reads all cells, see [`FORMATS`].
+pub(super) fn parse(cells: &[&str]) -> Result<Vec<NaiveDateTime>, NotADate> {
+    let mut best: Option<(usize, &Pattern)> = None;
+    let mut read: Option<Vec<NaiveDateTime>> = None;
+    for pattern in PATTERNS.iter() {
+        match parse_as(pattern, cells) {
+            Ok(moments) if moments.is_sorted() => return Ok(moments),
+            Ok(moments) => read = read.or(Some(moments)),
+            Err(row) if best.as_ref().is_none_or(|(so_far, _)| row > *so_far) => best = Some((row, pattern)),
+            Err(_) => {}
+        }
+    }
+    if let Some(moments) = read {
+        return Ok(moments);
+    }
+    let (row, pattern) = best.unwrap_or((0, &PATTERNS[0]));
+    let cell = cells.get(row).copied().unwrap_or_default();
+    let message = match (cell.trim(), row) {
+        ("", _) => "has no date".to_string(),
+        (_, 0) => format!("is not a date that can be read: \"{cell}\"; write it as 2020-12-31 23:59:59"),
+        _ => format!("is not a date like those before it ({}): \"{cell}\"", pattern.text.replace("%.f", "")),
+    };
+    Err(NotADate { row, message })
+}
+
+fn parse_as(pattern: &Pattern, cells: &[&str]) -> Result<Vec<NaiveDateTime>, usize> {
+    let mut moments: Vec<Moment> = Vec::new();
+    for (row, cell) in cells.iter().enumerate() {
+        moments.push(pattern.parse(cell.trim()).ok_or(row)?);
+    }
+    let one_offset = moments.iter().all(|moment| moment.1 == moments[0].1);
+    let moment = |(local, offset): Moment| match one_offset {
+        true => Some(local),
+        // Where clocks were changed only UTC orders the rows.
+        false => local.checked_sub_signed(TimeDelta::seconds(offset.into())),
+    };
+    moments.into_iter().enumerate().map(|(row, written)| moment(written).ok_or(row)).collect()
+}

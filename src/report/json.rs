@@ -1,0 +1,20 @@
+//! The tables for machines.
+
+use serde_json::json;
+
+use super::{Report, Scoreboard, markdown::comparisons};
+use crate::{Error, Result};
+
+pub(super) fn render(report: &Report) -> Result<String> {
+    let value = json!({
+        "suite": report.suite.name,
+        "about": report.suite.about,
+        "series": Scoreboard::of_series(report),
+        "collections": Scoreboard::of_collections(report),
+        "published": comparisons(report),
+        "warnings": report.warnings(),
+        "unreadable": report.unreadable,
+    });
+    let text = serde_json::to_string_pretty(&value).map_err(|error| Error::other(error.to_string()))?;
+    Ok(text + "\n")
+}

@@ -1,0 +1,260 @@
+//! Tables to read.
+
+use std::{fmt::Write, ops::Range};
+
+use serde::Serialize;
+
+use super::{Cell, Report, Scoreboard, ScoreboardRow};
+
+pub(super) fn render(report: &Report) -> String {
+    let mut text = format!("# {}\n", report.suite.name);
+    let about = report.suite.about.trim();
+    if !about.is_empty() {
+        text += &format!("\n{about}\n");
+    }
+    let series = Scoreboard::of_series(report);
+    if let Some(board) = &series {
+        text += "\n## Scores\n\nMSE / MAE in scaled units, every value of every scored window with equal weight; **best** and \
+                 <u>second</u> of each row. `avg` is the mean over the horizons above it.\n\n";
+        text += &scores(board, report);
+    }
+    if let Some(board) = Scoreboard::of_collections(report) {
+        text += "\n## Scores of sets of many series\n\nsMAPE in percent / MASE, in the units of the data, the mean over \
+                 series; **best** and <u>second</u> of each row.\n\n";
+        text += &scores(&board, report);
+    }
+    if let Some(board) = series.as_ref().and_then(skill) {
+        text += "\n## Skill\n\n1 − MSE / MSE of `repeat`, in percent: how much of the last value's error a model takes away.\n\n";
+        text += &board;
+    }
+    let comparisons = comparisons(report);
+    if !comparisons.is_empty() {
+        text += "\n## Beside the published numbers\n\nThe same model, data set, lookback and horizon as printed in a paper; \
+                 the distance is ours relative to theirs.\n\n";
+        text += &compared(&comparisons);
+    }
+    text += "\n## What was scored\n\n";
+    text += &windows(report);
+    let warnings = report.warnings();
+    if !warnings.is_empty() || !report.unreadable.is_empty() {
+        text += "\n## Warnings\n\n";
+        for warning in &warnings {
+            text += &format!("- {warning}\n");
+        }
+        for problem in &report.unreadable {
+            text += &format!("- {problem}\n");
+        }
+    }
+    text
+}
+
+fn scores(board: &Scoreboard, report: &Report) -> String {
+    let published = if board.metrics[0] == "MSE" { &report.suite.published.columns[..] } else { &[] };
+    let mut header = vec!["data set".to_string(), "lookback".into(), "horizon".into()];
+    header.extend(board.models.iter().cloned());
+    header.extend(published.iter().map(|model| format!("*{model} (published)*")));
+    let rows = board.rows.iter().map(|row| {
+        let mut line = place(row);
+        line.extend(row.cells.iter().map(|cell| cell.as_ref().map_or("–".into(), |cell| marked(cell, board.decimals))));
+        line.extend(published.iter().map(|model| published_cell(report, model, row, board)));
+        line
+    });
+    table(&header, rows)
+}
+
+fn place(row: &ScoreboardRow) -> Vec<String> {
+    let horizon = row.horizon.map_or_else(|| "avg".into(), |horizon| horizon.to_string());
+    vec![row.dataset.clone(), row.lookback.to_string(), horizon]
+}
+
+fn marked(cell: &Cell, decimals: usize) -> String {
+    let score = |metric: usize| {
+        let text = cell.scores[metric].map_or("–".into(), |score| format!("{score:.decimals$}"));
+        match cell.ranks[metric] {
+            Some(1) => format!("**{text}**"),
+            Some(2) => format!("<u>{text}</u>"),
+            _ => text,
+        }
+    };
+    format!("{} / {}", score(0), score(1))
+}
+
+// What the paper prints, or the mean of it over the horizons of our table.
+fn published_cell(report: &Report, model: &str, row: &ScoreboardRow, board: &Scoreboard) -> String {
+    let horizons: Vec<usize> = match row.horizon {
+        Some(horizon) => vec![horizon],
+        None => {
+            let same = |other: &&ScoreboardRow| other.dataset == row.dataset && other.lookback == row.lookback;
+            board.rows.iter().filter(same).filter_map(|other| other.horizon).collect()
+        }
+    };
+    let printed: Option<Vec<(f64, f64)>> = horizons
+        .iter()
+        .map(|horizon| {
+            let cell = report.published.get(model, &row.dataset, row.lookback, *horizon)?;
+            Some((cell.mse, cell.mae?))
+        })
+        .collect();
+    match printed {
+        Some(printed) => {
+            let count = printed.len() as f64;
+            let mse = printed.iter().map(|(mse, _)| mse).sum::<f64>() / count;
+            let mae = printed.iter().map(|(_, mae)| mae).sum::<f64>() / count;
+            format!("*{mse:.3} / {mae:.3}*")
+        }
+        None => "–".into(),
+    }
+}
+
+fn skill(board: &Scoreboard) -> Option<String> {
+    let repeat = board.models.iter().position(|model| model == "repeat")?;
+    let mut header = vec!["data set".to_string(), "lookback".into(), "horizon".into()];
+    header.extend(board.models.iter().filter(|model| *model != "repeat").cloned());
+    let rows =
+        board.rows.iter().filter_map(|row| {
+            let mse = |cell: &Option<Cell>| cell.as_ref().and_then(|cell| cell.scores[0]);
+            let reference = mse(&row.cells[repeat]).filter(|mse| *mse > 0.0)?;
+            let mut line = place(row);
+            line.extend(row.cells.iter().enumerate().filter(|(model, _)| *model != repeat).map(|(_, cell)| {
+                mse(cell).map_or("–".into(), |mse| format!("{:+.1}", 100.0 * (1.0 - mse / reference)))
+            }));
+            Some(line)
+        });
+    Some(table(&header, rows))
+}
+
+/// One of our scores beside the paper's.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Comparison {
+    dataset: String,
+    lookback: usize,
+    horizon: usize,
+    model: String,
+    published_model: String,
+    mse: f64,
+    mae: f64,
+    published_mse: f64,
+    published_mae: Option<f64>,
+    /// Ours over theirs, less 1.
+    distance_mse: f64,
+    distance_mae: Option<f64>,
+    source: String,
+}
+
+/// Every score of ours for which the suite names a published model that has this cell.
+pub(super) fn comparisons(report: &Report) -> Vec<Comparison> {
+    let Some(board) = Scoreboard::of_series(report) else { return vec![] };
+    let mut comparisons = Vec::new();
+    for row in &board.rows {
+        let Some(horizon) = row.horizon else { continue };
+        for (model, cell) in board.models.iter().zip(&row.cells) {
+            let Some(Cell { scores: [Some(mse), Some(mae)], .. }) = *cell else { continue };
+            let Some(published_model) = report.suite.published.models.get(model) else { continue };
+            let Some(published) = report.published.get(published_model, &row.dataset, row.lookback, horizon) else {
+                continue;
+            };
+            comparisons.push(Comparison {
+                dataset: row.dataset.clone(),
+                lookback: row.lookback,
+                horizon,
+                model: model.clone(),
+                published_model: published_model.clone(),
+                mse,
+                mae,
+                published_mse: published.mse,
+                published_mae: published.mae,
+                distance_mse: mse / published.mse - 1.0,
+                distance_mae: published.mae.map(|published| mae / published - 1.0),
+                source: published.source.clone(),
+            });
+        }
+    }
+    comparisons
+}
+
+fn compared(comparisons: &[Comparison]) -> String {
+    let header = [
+        "data set",
+        "lookback",
+        "horizon",
+        "model",
+        "published as",
+        "MSE",
+        "published",
+        "distance",
+        "MAE",
+        "published",
+        "distance",
+        "source",
+    ]
+    .map(String::from);
+    let percent = |distance: f64| format!("{:+.1} %", 100.0 * distance);
+    let rows = comparisons.iter().map(|row| {
+        vec![
+            row.dataset.clone(),
+            row.lookback.to_string(),
+            row.horizon.to_string(),
+            row.model.clone(),
+            row.published_model.clone(),
+            format!("{:.3}", row.mse),
+            format!("{:.3}", row.published_mse),
+            percent(row.distance_mse),
+            format!("{:.3}", row.mae),
+            row.published_mae.map_or("–".into(), |mae| format!("{mae:.3}")),
+            row.distance_mae.map_or("–".into(), percent),
+            row.source.clone(),
+        ]
+    });
+    table(&header, rows)
+}
+
+fn windows(report: &Report) -> String {
+    let header =
+        ["data set", "lookback", "horizon", "windows scored", "of", "train rows", "test rows", "sha256 of the data"];
+    let mut lines: Vec<(usize, usize, usize, Vec<String>)> = report
+        .records
+        .iter()
+        .map(|record| {
+            let task = &record.task;
+            let split = record.data.split.as_ref();
+            let rows =
+                |rows: Option<&Range<usize>>| rows.map_or("–".into(), |rows| format!("{}..{}", rows.start, rows.end));
+            let line = vec![
+                task.dataset.clone(),
+                task.lookback.to_string(),
+                task.horizon.to_string(),
+                record.windows_scored.to_string(),
+                record.windows_possible.to_string(),
+                rows(split.map(|split| &split.train)),
+                rows(split.map(|split| &split.test)),
+                record.data.sha256.chars().take(12).collect(),
+            ];
+            (report.suite.dataset_order(&task.dataset), task.lookback, task.horizon, line)
+        })
+        .collect();
+    lines.sort();
+    lines.dedup();
+    table(&header.map(String::from), lines.into_iter().map(|(.., line)| line))
+}
+
+// Columns padded so that the table also reads well as plain text.
+fn table(header: &[String], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let rows: Vec<Vec<String>> = rows.collect();
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| &row[column]).chain([&header[column]]);
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let mut text = String::new();
+    let mut line = |cells: &[String]| {
+        for (cell, width) in cells.iter().zip(&widths) {
+            let padding = width - cell.chars().count();
+            let _ = write!(text, "| {cell}{} ", " ".repeat(padding));
+        }
+        text += "|\n";
+    };
+    line(header);
+    line(&widths.iter().map(|width| "-".repeat(*width)).collect::<Vec<_>>());
+    rows.iter().for_each(|row| line(row));
+    text
+}

@@ -1,0 +1,306 @@
+//! The program as a user meets it: results on stdout, the rest on stderr, exit codes, clear errors.
+
+use std::{fs, path::Path};
+
+use assert_cmd::{Command, assert::Assert};
+use predicates::str::contains;
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn longcast(arguments: &[&str]) -> Assert {
+    Command::cargo_bin("longcast").unwrap().args(arguments).env_remove("LONGCAST_DATA").assert()
+}
+
+const TASK: &[&str] = &["evaluate", "--dataset", "Synthetic", "--lookback", "48", "--horizon", "12"];
+
+fn evaluate(rest: &[&str]) -> Assert {
+    longcast(&[TASK, rest].concat())
+}
+
+const SUITE: &str = r#"
+    [[run]]
+    datasets = ["Synthetic"]
+    models = ["repeat", "mean"]
+    lookback = 24
+    horizons = [6, 12]
+"#;
+
+struct Bench {
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new(suite: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("tiny.toml"), suite).unwrap();
+        Self { dir }
+    }
+
+    fn run(&self, rest: &[&str]) -> Assert {
+        let (suite, out) = (self.dir.path().join("tiny.toml"), self.dir.path().join("out"));
+        let arguments = ["bench", suite.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        longcast(&[&arguments, rest].concat())
+    }
+
+    fn records(&self) -> Vec<std::path::PathBuf> {
+        let mut files: Vec<_> = fs::read_dir(self.dir.path().join("out/records/tiny"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .collect();
+        files.sort();
+        files
+    }
+}
+
+#[test]
+fn help_shows_the_commands_and_examples() {
+    let help = longcast(&["--help"]).success();
+    let text = String::from_utf8(help.get_output().stdout.clone()).unwrap();
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn without_a_command_the_usage_is_shown() {
+    longcast(&[]).code(2).stderr(contains("Usage"));
+}
+
+#[test]
+fn evaluate_prints_the_record_as_json() {
+    let output = evaluate(&["--model", "repeat", "--json"]).success();
+    let record: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    assert!(record["scores"]["mse"].as_f64().unwrap() > 0.0);
+    assert!(record["scores"]["mae"].as_f64().unwrap() > 0.0);
+    assert_eq!(record["windows_scored"], record["windows_possible"]);
+    assert_eq!(record["task"]["model"], "repeat");
+    assert!(record["scores"]["per_step"]["mse"].as_array().unwrap().len() == 12);
+    assert_eq!(record["data"]["sha256"].as_str().unwrap().len(), 64);
+}
+
+#[test]
+fn evaluate_says_the_same_number_twice() {
+    let score = || {
+        let output = evaluate(&["--model", "ridge", "--json"]).success();
+        let record: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+        record["scores"].clone()
+    };
+    assert_eq!(score(), score());
+}
+
+#[test]
+fn dropping_the_last_batch_scores_fewer_windows() {
+    let output = evaluate(&["--model", "repeat", "--json", "--drop-last", "32"]).success();
+    let record: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let scored = record["windows_scored"].as_u64().unwrap();
+    assert!(scored.is_multiple_of(32) && scored < record["windows_possible"].as_u64().unwrap());
+}
+
+#[test]
+fn unknown_names_are_wrong_usage_with_a_suggestion() {
+    evaluate(&["--model", "repaet"]).code(2).stderr(contains("no model named 'repaet'; did you mean 'repeat'?"));
+    evaluate(&["--model", "ridge", "--set", "penatly=1"])
+        .code(2)
+        .stderr(contains("ridge: unknown key 'penatly'; did you mean 'penalty'?"));
+    longcast(&["evaluate", "--dataset", "Syntetic", "--model", "repeat", "--lookback", "8", "--horizon", "2"])
+        .code(2)
+        .stderr(contains("no data set named 'Syntetic'; did you mean 'Synthetic'?"));
+    longcast(&["report", ".", "--format", "htlm"]).code(2).stderr(contains("[possible values: md, csv, json]"));
+    longcast(&["data", "show", "ETTh3"]).code(2).stderr(contains("did you mean 'ETTh"));
+}
+
+#[test]
+fn a_horizon_of_zero_is_wrong_usage() {
+    longcast(&["evaluate", "--dataset", "Synthetic", "--model", "repeat", "--lookback", "8", "--horizon", "0"])
+        .code(2)
+        .stderr(contains("must be at least 1"));
+}
+
+#[test]
+fn too_few_rows_for_a_window_are_named() {
+    longcast(&["evaluate", "--dataset", "AirPassengers", "--model", "repeat", "--lookback", "24", "--horizon", "30"])
+        .code(1)
+        .stderr(contains("too few for lookback 24 and horizon 30"));
+}
+
+#[test]
+fn a_set_that_is_not_here_says_how_to_get_it() {
+    let empty = TempDir::new().unwrap();
+    let folder = empty.path().to_str().unwrap();
+    longcast(&[
+        "evaluate",
+        "--dataset",
+        "ETTh1",
+        "--model",
+        "repeat",
+        "--lookback",
+        "8",
+        "--horizon",
+        "2",
+        "--data",
+        folder,
+    ])
+    .code(1)
+    .stderr(contains("longcast data fetch ETTh1"));
+}
+
+#[test]
+fn a_changed_file_is_refused_by_its_checksum() {
+    let data = TempDir::new().unwrap();
+    fs::create_dir(data.path().join("ETT-small")).unwrap();
+    fs::write(data.path().join("ETT-small/ETTh1.csv"), "date,OT\n2020-01-01 00:00:00,1\n").unwrap();
+    let folder = data.path().to_str().unwrap();
+    longcast(&[
+        "evaluate",
+        "--dataset",
+        "ETTh1",
+        "--model",
+        "repeat",
+        "--lookback",
+        "8",
+        "--horizon",
+        "2",
+        "--data",
+        folder,
+    ])
+    .code(1)
+    .stderr(contains("sha256 is").and_also("ETTh1.csv"));
+}
+
+trait AndAlso {
+    fn and_also(self, text: &str) -> predicates::boolean::AndPredicate<Self, predicates::str::ContainsPredicate, str>
+    where
+        Self: Sized + predicates::Predicate<str>;
+}
+
+impl AndAlso for predicates::str::ContainsPredicate {
+    fn and_also(self, text: &str) -> predicates::boolean::AndPredicate<Self, predicates::str::ContainsPredicate, str> {
+        predicates::prelude::PredicateBooleanExt::and(self, contains(text))
+    }
+}
+
+#[test]
+fn a_suite_runs_once_and_its_table_repeats() {
+    let bench = Bench::new(SUITE);
+    let first = bench.run(&[]).success().stderr(contains("4 recorded, 0 there already"));
+    let second = bench.run(&[]).success().stderr(contains("0 recorded, 4 there already"));
+    assert_eq!(first.get_output().stdout, second.get_output().stdout);
+    assert_eq!(fs::read(bench.dir.path().join("out/tiny.md")).unwrap(), first.get_output().stdout);
+    assert_eq!(bench.records().len(), 4);
+}
+
+#[test]
+fn only_what_is_asked_for_is_run() {
+    let bench = Bench::new(SUITE);
+    bench.run(&["--only", "model=mean,horizon=12"]).success().stderr(contains("1 recorded"));
+    bench.run(&[]).success().stderr(contains("3 recorded, 1 there already"));
+    bench.run(&["--only", "model=maen"]).code(2).stderr(contains("no task of the suite matches"));
+    bench.run(&["--only", "modle=mean"]).code(2).stderr(contains("did you mean 'model'?"));
+}
+
+#[test]
+fn a_dry_run_runs_nothing() {
+    let bench = Bench::new(SUITE);
+    bench.run(&["--dry-run"]).success().stdout(contains("Synthetic × mean × 24→12"));
+    assert!(!bench.dir.path().join("out").exists());
+}
+
+#[test]
+fn a_truncated_record_is_named_and_made_again() {
+    let bench = Bench::new(SUITE);
+    let table = bench.run(&[]).success().get_output().stdout.clone();
+    let record = &bench.records()[1];
+    let whole = fs::read_to_string(record).unwrap();
+    fs::write(record, &whole[..whole.len() / 2]).unwrap();
+    let name = record.file_name().unwrap().to_str().unwrap().to_string();
+
+    let folder = record.parent().unwrap().to_str().unwrap();
+    longcast(&["report", folder]).code(1).stderr(contains(&name).and_also("not a whole record"));
+
+    let again = bench.run(&[]).success().stderr(contains("1 recorded, 3 there already").and_also(&name));
+    assert_eq!(again.get_output().stdout, table);
+}
+
+#[test]
+fn a_record_of_other_params_is_set_aside() {
+    let suite = |rows: usize| {
+        format!("{SUITE}\n[variants.seasonal]\nmodel = \"seasonal-naive\"\nparams = {{ period = {rows} }}\n")
+            .replace("\"mean\"", "\"seasonal\"")
+    };
+    let bench = Bench::new(&suite(6));
+    bench.run(&[]).success().stderr(contains("4 recorded"));
+    fs::write(bench.dir.path().join("tiny.toml"), suite(12)).unwrap();
+    bench.run(&[]).success().stderr(contains("2 recorded, 2 there already"));
+    assert_eq!(bench.records().len(), 4);
+    assert_eq!(fs::read_dir(bench.dir.path().join("out/records/tiny/superseded")).unwrap().count(), 2);
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_written_is_found_before_any_work() {
+    let bench = Bench::new(SUITE);
+    let file = bench.dir.path().join("out");
+    fs::write(&file, "a file, not a folder").unwrap();
+    bench.run(&[]).code(1).stderr(contains("cannot make the folder"));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "a file, not a folder");
+}
+
+#[test]
+fn a_task_that_fails_is_named_and_the_others_run() {
+    let bench = Bench::new(&SUITE.replace("\"mean\"", "\"mean\", \"seasonal-naive\"").replace("24", "10"));
+    bench
+        .run(&[])
+        .code(1)
+        .stderr(contains("4 recorded, 0 there already, 2 failed").and_also("a season of 24 steps does not fit"));
+}
+
+#[test]
+fn a_suite_with_a_mistake_names_it() {
+    Bench::new("about = 1").run(&[]).code(1).stderr(contains("tiny.toml: line 1"));
+    Bench::new(&SUITE.replace("models", "modles")).run(&[]).code(1).stderr(contains("did you mean 'models'?"));
+    Bench::new(&SUITE.replace("\"mean\"", "\"maen\"")).run(&[]).code(2).stderr(contains("did you mean 'mean'?"));
+    longcast(&["bench", "no-such.toml"]).code(1).stderr(contains("no-such.toml: cannot read"));
+}
+
+#[test]
+fn a_report_is_made_again_in_any_format() {
+    let bench = Bench::new(SUITE);
+    let table = bench.run(&[]).success().get_output().stdout.clone();
+    let folder = bench.dir.path().join("out/records/tiny");
+    let folder = folder.to_str().unwrap();
+    assert_eq!(longcast(&["report", folder]).success().get_output().stdout, table);
+    longcast(&["report", folder, "--format", "csv"]).success().stdout(contains("Synthetic,mean,24,12,2021"));
+    let json = longcast(&["report", folder, "--format", "json"]).success();
+    let json: Value = serde_json::from_slice(&json.get_output().stdout).unwrap();
+    assert_eq!(json["series"]["models"], serde_json::json!(["repeat", "mean"]));
+    longcast(&["report", "no-such-folder"]).code(1).stderr(contains("no-such-folder"));
+}
+
+#[test]
+fn models_are_listed_with_their_params() {
+    longcast(&["models"]).success().stdout(contains("seasonal-naive"));
+    longcast(&["models", "seasonal-naive"]).success().stdout(contains("period = 0"));
+    longcast(&["models", "--json"]).success().stdout(contains("\"name\": \"repeat\""));
+}
+
+#[test]
+fn completions_are_printed() {
+    longcast(&["completions", "bash"]).success().stdout(contains("_longcast"));
+}
+
+#[test]
+fn a_forecaster_from_outside_is_known_to_the_whole_program() {
+    // Examples are built beside the program, in a folder of their own.
+    let program = assert_cmd::cargo::cargo_bin("longcast");
+    let example = program.parent().unwrap().join("examples/custom_forecaster");
+    if !Path::new(&example).exists() {
+        eprintln!("skipped: examples are not built");
+        return;
+    }
+    let run = |arguments: &[&str]| Command::new(&example).args(arguments).assert();
+    run(&[TASK, &["--model", "median", "--set", "rows=12", "--json"]].concat())
+        .success()
+        .stdout(contains("\"rows\": 12"));
+    run(&["models"]).success().stdout(contains("the median of the latest rows"));
+    let bench = Bench::new(&SUITE.replace("\"mean\"", "\"median\""));
+    let (suite, out) = (bench.dir.path().join("tiny.toml"), bench.dir.path().join("out"));
+    run(&["bench", suite.to_str().unwrap(), "--out", out.to_str().unwrap()]).success().stdout(contains("median"));
+}
