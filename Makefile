@@ -25,7 +25,7 @@ bench: ## Run the criterion benches
 
 report: ## Run what is missing of the suites (LONGCAST_DATA=folder), write reports/
 	cargo build --release
-	for suite in repeat-drop-last long-horizon linear-336 competitions; do \
+	for suite in repeat-drop-last linear-336 linear-336-drop-last long-horizon competitions; do \
 		target/release/longcast bench suites/$$suite.toml > target/$$suite.log || exit 1; done
 
 light: ## Check that the library alone needs neither polars nor candle nor clap

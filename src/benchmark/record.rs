@@ -2,11 +2,12 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
+use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
@@ -109,6 +110,54 @@ impl Machine {
     }
 }
 
+/// Pretty JSON but for lists of numbers, which would take a line each: a record holds one for each
+/// step ahead.
+#[derive(Default)]
+struct ListsOnOneLine<'a> {
+    pretty: PrettyFormatter<'a>,
+    in_list: bool,
+}
+
+impl Formatter for ListsOnOneLine<'_> {
+    fn begin_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.in_list = true;
+        writer.write_all(b"[")
+    }
+
+    fn end_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.in_list = false;
+        writer.write_all(b"]")
+    }
+
+    fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        if first { Ok(()) } else { writer.write_all(b", ") }
+    }
+
+    fn begin_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        if self.in_list { writer.write_all(b"{") } else { self.pretty.begin_object(writer) }
+    }
+
+    fn end_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        if self.in_list { writer.write_all(b"}") } else { self.pretty.end_object(writer) }
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        match (self.in_list, first) {
+            (true, true) => Ok(()),
+            (true, false) => writer.write_all(b", "),
+            (false, _) => self.pretty.begin_object_key(writer, first),
+        }
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.pretty.begin_object_value(writer)
+    }
+
+    fn end_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+        if self.in_list { Ok(()) } else { self.pretty.end_object_value(writer) }
+    }
+}
+
 impl Record {
     /// Reads a record.
     ///
@@ -130,9 +179,19 @@ impl Record {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let mut text = serde_json::to_string_pretty(self).map_err(|error| Error::other(error.to_string()))?;
-        text.push('\n');
-        write_whole(path, text.as_bytes())
+        write_whole(path, self.to_json()?.as_bytes())
+    }
+
+    /// The record as it is written: one line a field, lists of numbers on one line.
+    ///
+    /// # Errors
+    /// If a number is not finite.
+    pub fn to_json(&self) -> Result<String> {
+        let mut bytes = Vec::new();
+        let mut serializer = Serializer::with_formatter(&mut bytes, ListsOnOneLine::default());
+        self.serialize(&mut serializer).map_err(|error| Error::other(error.to_string()))?;
+        bytes.push(b'\n');
+        String::from_utf8(bytes).map_err(|error| Error::other(error.to_string()))
     }
 
     /// All records of a folder, in the order of their names, and what could not be read.

@@ -80,7 +80,7 @@ pub fn run(args: &EvaluateArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     bar.finish();
     let record = result.with_context(|| task.to_string())?;
     match args.json {
-        true => print(&(serde_json::to_string_pretty(&record)? + "\n"))?,
+        true => print(&record.to_json()?)?,
         false => print(&describe(&record))?,
     }
     Ok(ExitCode::SUCCESS)

@@ -7,15 +7,18 @@ pub mod classical;
 use crate::forecaster::Registry;
 #[cfg(feature = "regressors")]
 use classical::{elastic_net, pls};
-use classical::{naive, ridge};
+use classical::{
+    naive::{Drift, Mean, Naive, Repeat, SeasonalNaive},
+    ridge,
+};
 
 /// All forecasters of this crate.
 pub fn builtin() -> Registry {
     let mut models = Registry::default();
-    models.register("repeat", "the last value, repeated", naive::Repeat::new);
-    models.register("seasonal-naive", "the last season, repeated", naive::SeasonalNaive::new);
-    models.register("drift", "the line through the first and the last value, continued", naive::Drift::new);
-    models.register("mean", "the mean of the lookback", naive::Mean::new);
+    models.register("repeat", "the last value, repeated", Naive::<Repeat>::new);
+    models.register("seasonal-naive", "the last season, repeated", Naive::<SeasonalNaive>::new);
+    models.register("drift", "the line through the first and the last value, continued", Naive::<Drift>::new);
+    models.register("mean", "the mean of the lookback", Naive::<Mean>::new);
     models.register("ridge", "the linear map from lookback to horizon, by least squares", ridge::Ridge::new);
     #[cfg(feature = "regressors")]
     {

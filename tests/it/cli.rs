@@ -304,3 +304,54 @@ fn a_forecaster_from_outside_is_known_to_the_whole_program() {
     let (suite, out) = (bench.dir.path().join("tiny.toml"), bench.dir.path().join("out"));
     run(&["bench", suite.to_str().unwrap(), "--out", out.to_str().unwrap()]).success().stdout(contains("median"));
 }
+
+#[test]
+fn a_file_of_ones_own_is_scored_with_the_remedies_asked_for() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("load.csv");
+    let rows: String = (0..60)
+        .map(|day| {
+            let load = if day == 10 { String::new() } else { (day % 7).to_string() };
+            format!("2024-{:02}-{:02},{load}\n", 1 + day / 28, 1 + day % 28)
+        })
+        .collect();
+    fs::write(&path, format!("date,load\n{rows}")).unwrap();
+    let task = ["evaluate", "--dataset", path.to_str().unwrap(), "--model", "seasonal-naive", "--set", "period=7"];
+    let sizes = ["--lookback", "14", "--horizon", "3"];
+    longcast(&[&task[..], &sizes].concat()).code(1).stderr(contains("load.csv: line 12").and_also("--fill"));
+    longcast(&[&task[..], &sizes, &["--fill", "linear"]].concat()).success().stdout(contains("scaled MSE   0.00000"));
+    longcast(&["data", "check", path.to_str().unwrap()]).code(1).stdout(contains("--fill"));
+    longcast(&["data", "check", path.to_str().unwrap(), "--json"]).code(1).stdout(contains("\"remedy\""));
+}
+
+#[test]
+fn a_set_that_is_not_here_is_said_once_and_its_tasks_fail() {
+    let bench = Bench::new(&SUITE.replace("[\"Synthetic\"]", "[\"ETTh1\", \"Synthetic\"]"));
+    let folder = bench.dir.path().to_str().unwrap();
+    let run = bench.run(&["--data", folder]).code(1).stderr(contains("4 recorded, 0 there already, 4 failed"));
+    let text = String::from_utf8(run.get_output().stderr.clone()).unwrap();
+    assert_eq!(text.matches("longcast data fetch ETTh1").count(), 1, "{text}");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_leaves_whole_records_and_goes_on() {
+    let suite = SUITE.replace("\"mean\"", "\"elastic-net\"").replace("lookback = 24", "lookback = 96");
+    let bench = Bench::new(&suite.replace("[6, 12]", "[6, 12, 24, 48]"));
+    let (suite, out) = (bench.dir.path().join("tiny.toml"), bench.dir.path().join("out"));
+    let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("longcast"))
+        .args(["bench", suite.to_str().unwrap(), "--out", out.to_str().unwrap()])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).assert().success();
+    let code = child.wait().unwrap().code();
+    assert!(matches!(code, Some(130 | 0)), "{code:?}");
+    bench.run(&[]).success().stderr(contains(", 0 failed"));
+    assert_eq!(bench.records().len(), 8);
+    for record in bench.records() {
+        serde_json::from_str::<Value>(&fs::read_to_string(record).unwrap()).unwrap();
+    }
+}

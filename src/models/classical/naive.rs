@@ -14,28 +14,53 @@ use crate::{
     windows::{Lookback, Windows},
 };
 
-/// A rule that continues one variate of one lookback, given every time anew.
-trait Rule: Send + Sync {
-    /// The fewest rows it can continue.
-    fn rows(&self) -> usize;
+/// How one variate of one lookback is continued.
+pub trait Rule: Send + Sync + Sized {
+    type Params;
+
+    /// # Errors
+    /// If the params do not go with the shape of the windows.
+    fn new(params: Self::Params, context: &BuildContext) -> Result<Self>;
+
+    /// The fewest rows that can be continued.
+    fn rows(&self) -> usize {
+        1
+    }
+
+    /// Fills in the `future` of a `past`.
     fn extend(&self, past: ArrayView1<'_, f32>, future: ArrayViewMut1<'_, f32>);
-    fn horizon(&self) -> usize;
 }
 
-impl<R: Rule> Forecaster for R {
+/// A forecaster that follows a rule, variate by variate, and learns nothing.
+#[derive(Clone, Debug)]
+pub struct Naive<R> {
+    rule: R,
+    horizon: usize,
+}
+
+impl<R: Rule> Naive<R> {
+    /// # Errors
+    /// If the params do not go with the shape of the windows.
+    pub fn new(params: R::Params, context: &BuildContext) -> Result<Self> {
+        Ok(Self { rule: R::new(params, context)?, horizon: context.shape.horizon })
+    }
+}
+
+impl<R: Rule> Forecaster for Naive<R> {
     fn fit(&mut self, _train: &Windows<'_>, _valid: &Windows<'_>, _observer: &mut dyn FitObserver) -> Result<()> {
         Ok(())
     }
 
     fn predict(&self, lookback: &Lookback) -> Result<Array3<f32>> {
         let (batch, rows, variates) = lookback.values.dim();
-        if rows < self.rows() {
-            return Err(Error::Shape(format!("a lookback of {rows} rows, where at least {} are needed", self.rows())));
+        let needed = self.rule.rows();
+        if rows < needed {
+            return Err(Error::Shape(format!("a lookback of {rows} rows, where at least {needed} are needed")));
         }
-        let mut forecast = Array3::zeros((batch, self.horizon(), variates));
+        let mut forecast = Array3::zeros((batch, self.horizon, variates));
         Zip::from(forecast.lanes_mut(Axis(1)))
             .and(lookback.values.lanes(Axis(1)))
-            .for_each(|future, past| self.extend(past, future));
+            .for_each(|future, past| self.rule.extend(past, future));
         Ok(forecast)
     }
 
@@ -54,28 +79,18 @@ impl<R: Rule> Forecaster for R {
 pub struct NoParams {}
 
 /// The last value, repeated: the naive forecast, "Repeat" in LTSF-Linear's tables.
-#[derive(Clone, Debug)]
-pub struct Repeat {
-    horizon: usize,
-}
-
-impl Repeat {
-    pub fn new(_: NoParams, context: &BuildContext) -> Result<Self> {
-        Ok(Self { horizon: context.shape.horizon })
-    }
-}
+#[derive(Clone, Copy, Debug)]
+pub struct Repeat;
 
 impl Rule for Repeat {
-    fn rows(&self) -> usize {
-        1
+    type Params = NoParams;
+
+    fn new(_: NoParams, _: &BuildContext) -> Result<Self> {
+        Ok(Self)
     }
 
     fn extend(&self, past: ArrayView1<'_, f32>, mut future: ArrayViewMut1<'_, f32>) {
         future.fill(past[past.len() - 1]);
-    }
-
-    fn horizon(&self) -> usize {
-        self.horizon
     }
 }
 
@@ -87,31 +102,26 @@ pub struct SeasonalNaiveParams {
 }
 
 /// The value one season ago.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct SeasonalNaive {
     period: usize,
-    horizon: usize,
-}
-
-impl SeasonalNaive {
-    /// # Errors
-    /// If a season is longer than the lookback.
-    pub fn new(params: SeasonalNaiveParams, context: &BuildContext) -> Result<Self> {
-        let period = if params.period == 0 { context.season } else { params.period };
-        let lookback = context.shape.lookback;
-        if period > lookback {
-            return Err(Error::params(
-                "seasonal-naive",
-                format!(
-                    "a season of {period} steps does not fit into a lookback of {lookback}: lengthen it or set period"
-                ),
-            ));
-        }
-        Ok(Self { period, horizon: context.shape.horizon })
-    }
 }
 
 impl Rule for SeasonalNaive {
+    type Params = SeasonalNaiveParams;
+
+    fn new(params: SeasonalNaiveParams, context: &BuildContext) -> Result<Self> {
+        let period = if params.period == 0 { context.season } else { params.period };
+        let lookback = context.shape.lookback;
+        if period > lookback {
+            let message = format!(
+                "a season of {period} steps does not fit into a lookback of {lookback}: lengthen it or set period"
+            );
+            return Err(Error::params("seasonal-naive", message));
+        }
+        Ok(Self { period })
+    }
+
     fn rows(&self) -> usize {
         self.period
     }
@@ -122,25 +132,19 @@ impl Rule for SeasonalNaive {
             *value = past[season + step % self.period];
         }
     }
-
-    fn horizon(&self) -> usize {
-        self.horizon
-    }
 }
 
 /// The line through the first and the last value of the lookback, continued.
-#[derive(Clone, Debug)]
-pub struct Drift {
-    horizon: usize,
-}
-
-impl Drift {
-    pub fn new(_: NoParams, context: &BuildContext) -> Result<Self> {
-        Ok(Self { horizon: context.shape.horizon })
-    }
-}
+#[derive(Clone, Copy, Debug)]
+pub struct Drift;
 
 impl Rule for Drift {
+    type Params = NoParams;
+
+    fn new(_: NoParams, _: &BuildContext) -> Result<Self> {
+        Ok(Self)
+    }
+
     fn rows(&self) -> usize {
         2
     }
@@ -152,36 +156,22 @@ impl Rule for Drift {
             *value = (last + slope * (step + 1) as f64) as f32;
         }
     }
-
-    fn horizon(&self) -> usize {
-        self.horizon
-    }
 }
 
 /// The mean of the lookback.
-#[derive(Clone, Debug)]
-pub struct Mean {
-    horizon: usize,
-}
-
-impl Mean {
-    pub fn new(_: NoParams, context: &BuildContext) -> Result<Self> {
-        Ok(Self { horizon: context.shape.horizon })
-    }
-}
+#[derive(Clone, Copy, Debug)]
+pub struct Mean;
 
 impl Rule for Mean {
-    fn rows(&self) -> usize {
-        1
+    type Params = NoParams;
+
+    fn new(_: NoParams, _: &BuildContext) -> Result<Self> {
+        Ok(Self)
     }
 
     fn extend(&self, past: ArrayView1<'_, f32>, mut future: ArrayViewMut1<'_, f32>) {
         let sum: f64 = past.iter().copied().map(f64::from).sum();
         future.fill((sum / past.len() as f64) as f32);
-    }
-
-    fn horizon(&self) -> usize {
-        self.horizon
     }
 }
 
@@ -206,10 +196,10 @@ mod tests {
     fn each_rule_continues_as_it_says() -> Result<()> {
         let past = [1.0, 3.0, 2.0, 7.0];
         let context = context(4, 3);
-        assert_eq!(forecast(&Repeat::new(NoParams {}, &context)?, &past), [7.0; 4]);
-        assert_eq!(forecast(&Mean::new(NoParams {}, &context)?, &past), [3.25; 4]);
-        assert_eq!(forecast(&Drift::new(NoParams {}, &context)?, &past), [9.0, 11.0, 13.0, 15.0]);
-        let seasonal = SeasonalNaive::new(SeasonalNaiveParams::default(), &context)?;
+        assert_eq!(forecast(&Naive::<Repeat>::new(NoParams {}, &context)?, &past), [7.0; 4]);
+        assert_eq!(forecast(&Naive::<Mean>::new(NoParams {}, &context)?, &past), [3.25; 4]);
+        assert_eq!(forecast(&Naive::<Drift>::new(NoParams {}, &context)?, &past), [9.0, 11.0, 13.0, 15.0]);
+        let seasonal = Naive::<SeasonalNaive>::new(SeasonalNaiveParams::default(), &context)?;
         assert_eq!(forecast(&seasonal, &past), [3.0, 2.0, 7.0, 3.0]);
         Ok(())
     }
