@@ -41,7 +41,10 @@ impl Series {
         if !timestamps.is_empty() && timestamps.len() != time {
             return Err(Error::Shape(format!("{name}: {time} rows, but {} timestamps", timestamps.len())));
         }
-        if let Some(((row, column), value)) = values.indexed_iter().find(|(_, value)| !value.is_finite()) {
+        // In memory order first: in row order each value of a column-major table is on another page.
+        let in_memory = values.as_slice_memory_order();
+        let complete = in_memory.is_some_and(|values| values.iter().all(|value| value.is_finite()));
+        if !complete && let Some(((row, column), value)) = values.indexed_iter().find(|(_, value)| !value.is_finite()) {
             return Err(Error::NotFinite(format!(
                 "{name}: '{}' is {value} in row {row}: fill or remove it",
                 variates[column]

@@ -72,5 +72,5 @@ pub fn read_collection(path: &Path) -> Result<(Collection, String)> {
     if collection.is_empty() {
         return Err(Error::file(path, "there is a header, but no series below it"));
     }
-    Ok((collection, content.sha256))
+    Ok((collection, content.sha256()))
 }

@@ -125,7 +125,7 @@ fn append(values: &mut Vec<f64>, column: &Column) -> PolarsResult<()> {
 }
 
 pub(super) fn parquet_table(path: &Path, content: Content, options: &ReadOptions) -> Result<Table> {
-    // polars panics on some damaged files, where it trusts what their metadata say.
+    // polars trusts what a file says of itself in many places: a panic in one of them is an error here.
     catch_unwind(AssertUnwindSafe(|| parquet(path, content, options)))
         .unwrap_or_else(|cause| Err(damaged(path, panic_message(cause.as_ref()))))
 }
@@ -160,6 +160,7 @@ fn pages_agree(bytes: &Buffer<u8>, metadata: &FileMetadata) -> bool {
 }
 
 fn parquet(path: &Path, content: Content, options: &ReadOptions) -> Result<Table> {
+    let sha256 = content.sha256();
     let bytes = Buffer::from_vec(content.bytes);
     let reader = || ParquetReader::new(Cursor::new(bytes.clone()));
     let mut opened = reader();
@@ -219,7 +220,7 @@ fn parquet(path: &Path, content: Content, options: &ReadOptions) -> Result<Table
     }
     Ok(Table {
         file: path.to_path_buf(),
-        sha256: content.sha256,
+        sha256,
         time_column: choice.time.map(|time| names[time].clone()),
         timestamps,
         values: Array2::from_shape_vec((rows, choice.variates.len()).f(), values)

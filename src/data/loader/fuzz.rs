@@ -116,7 +116,7 @@ fn readers_agree(file: &Path, options: &ReadOptions) -> Result<(), TestCaseError
     let Ok(layout) = Layout::of(file, text, options) else { return Ok(()) };
     let fast = columnar::csv_columns(text, &layout, |times, values, _| Some((dates::parse(times).ok()?, values)));
     if let Some((timestamps, values)) = fast {
-        let slow = lines::read_line_by_line(file, &content, text, &layout, 1);
+        let slow = lines::read_line_by_line(file, text, &layout, 1);
         let slow = slow.map_err(|faults| TestCaseError::fail(format!("only polars reads it: {faults:?}")))?;
         prop_assert_eq!(timestamps, slow.timestamps());
         let all = slow.values.as_slice_memory_order().expect("a table is kept column by column");
