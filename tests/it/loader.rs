@@ -1,7 +1,4 @@
-//! The loader on the real data sets, where they are at hand: `LONGCAST_DATA`, or `../shared/datasets`.
-#![allow(clippy::print_stdout)]
-
-use std::path::PathBuf;
+//! The loader on the real data sets, where they are at hand.
 
 use longcast::data::{
     Step,
@@ -9,15 +6,7 @@ use longcast::data::{
     loader::{Duplicates, ReadOptions, read, read_collection, read_table},
 };
 
-fn folder() -> Option<PathBuf> {
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/datasets");
-    let folder = std::env::var_os("LONGCAST_DATA").map_or_else(beside, PathBuf::from);
-    if !folder.is_dir() {
-        println!("skipped: no data sets in {}", folder.display());
-        return None;
-    }
-    Some(folder)
-}
+use crate::real_data_folder;
 
 /// File, rows, variates, step, first and last timestamp.
 const SETS: [(&str, usize, usize, &str, &str, &str); 17] = [
@@ -42,7 +31,7 @@ const SETS: [(&str, usize, usize, &str, &str, &str); 17] = [
 
 #[test]
 fn all_multivariate_sets_are_read_as_they_are_described() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = real_data_folder() else { return };
     let options = ReadOptions { duplicates: Duplicates::Keep, ..ReadOptions::default() };
     for (file, rows, variates, step, first, last) in SETS {
         let series = read(&folder.join(file), file, &options).unwrap_or_else(|error| panic!("{error}")).series;
@@ -56,7 +45,7 @@ fn all_multivariate_sets_are_read_as_they_are_described() {
 
 #[test]
 fn values_and_checksum_are_those_of_the_file() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = real_data_folder() else { return };
     let hourly = read(&folder.join("ETT-small/ETTh1.csv"), "ETTh1", &ReadOptions::default()).unwrap();
     assert_eq!(hourly.sha256, "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066");
     assert_eq!(hourly.series.variates(), ["HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT"]);
@@ -68,7 +57,7 @@ fn values_and_checksum_are_those_of_the_file() {
 
 #[test]
 fn weather_is_refused_for_its_duplicate_and_read_with_a_remedy() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = real_data_folder() else { return };
     let file = folder.join("weather/weather.csv.gz");
     let error = read(&file, "Weather", &ReadOptions::default()).unwrap_err().to_string();
     assert!(error.contains("line 19046: 2020-05-12 06:00:00 is also the time of line 19045 (1 duplicate"), "{error}");
@@ -81,7 +70,7 @@ fn weather_is_refused_for_its_duplicate_and_read_with_a_remedy() {
 
 #[test]
 fn competition_sets_have_the_series_they_are_said_to_have() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = real_data_folder() else { return };
     let sets = [
         ("m4/Hourly-train.csv", 414, 700, 960),
         ("m4/Hourly-test.csv", 414, 48, 48),
@@ -103,7 +92,7 @@ fn competition_sets_have_the_series_they_are_said_to_have() {
 
 #[test]
 fn the_doctor_finds_what_is_known_of_weather() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = real_data_folder() else { return };
     let diagnosis = examine(&folder.join("weather/weather.csv.gz"), &ReadOptions::default()).unwrap();
     let of_kind = |kind: &str| -> Vec<&str> {
         let of_kind = diagnosis.findings.iter().filter(|finding| finding.kind == kind);
