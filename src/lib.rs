@@ -46,3 +46,8 @@ pub mod report;
 pub mod windows;
 
 pub use error::{Error, Result};
+
+/// The examples of the README, compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

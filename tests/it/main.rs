@@ -7,6 +7,7 @@ mod contract;
 mod layering;
 mod leakage;
 mod loader;
+mod pipeline;
 mod protocol;
 
 use std::path::{Path, PathBuf};
