@@ -37,7 +37,7 @@ pub enum Event<'a> {
     Recorded(&'a Record),
     /// It failed; there is no record.
     Failed(&'a Error),
-    /// A file in the results folder, or the data, is not as it should be.
+    /// A record in the results folder is not whole; it is made again.
     Warning(&'a str),
 }
 
@@ -67,14 +67,14 @@ pub struct Outcome {
 /// If the folder cannot be written, which is found before any work.
 pub fn run(
     suite: &Suite,
-    suite_text: &str,
     models: &Registry,
     catalogue: &Catalogue,
     dir: &Path,
     observer: &mut dyn BenchObserver,
 ) -> Result<Outcome> {
     fs::create_dir_all(dir).map_err(Error::io("make the folder", dir))?;
-    write_whole(&dir.join(SUITE_FILE), suite_text.as_bytes())?;
+    write_whole(&dir.join(SUITE_FILE), suite.text.as_bytes())?;
+    let there = names_in(dir)?;
     let mut outcome = Outcome::default();
     let mut prepared: Option<(String, Prepared)> = None;
     let mut unusable: Option<&str> = None;
@@ -96,7 +96,7 @@ pub fn run(
             };
             let task = data.resolve(models, task)?;
             let name = data.file_name(&task)?;
-            set_aside(dir, &name)?;
+            set_aside(dir, &there, &name)?;
             let path = dir.join(name);
             if path.is_file() {
                 match Record::read(&path) {
@@ -135,18 +135,25 @@ pub fn run(
 
 // Records of the same task with other inputs (params of a variant, another version of the data) go
 // into a folder of their own: they are not lost, and no table shows two scores of one task.
-fn set_aside(dir: &Path, name: &str) -> Result<()> {
+fn set_aside(dir: &Path, there: &[String], name: &str) -> Result<()> {
     let same_task = record::without_hash(name);
-    let aside = dir.join("superseded");
-    for entry in fs::read_dir(dir).map_err(Error::io("read the folder", dir))? {
-        let path = entry.map_err(Error::io("read the folder", dir))?.path();
-        let Some(other) = path.file_name().and_then(|other| other.to_str()) else { continue };
-        if other != name && other.ends_with(".json") && record::without_hash(other) == same_task {
+    for other in there.iter().filter(|other| *other != name && record::without_hash(other) == same_task) {
+        let (path, aside) = (dir.join(other), dir.join("superseded"));
+        // A suite may hold one task twice.
+        if path.is_file() {
             fs::create_dir_all(&aside).map_err(Error::io("make the folder", &aside))?;
             fs::rename(&path, aside.join(other)).map_err(Error::io("set aside", &path))?;
         }
     }
     Ok(())
+}
+
+// The records a folder holds when a run starts.
+fn names_in(dir: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(dir).map_err(Error::io("read the folder", dir))?;
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+    let names: Vec<String> = names.collect::<Result<_, _>>().map_err(Error::io("read the folder", dir))?;
+    Ok(names.into_iter().filter(|name| name.ends_with(".json")).collect())
 }
 
 /// The folder that holds the records of a suite below the results folder `out`.

@@ -79,6 +79,8 @@ pub struct Suite {
     pub published: Beside,
     /// In the order of the file, which is the order of tables.
     pub tasks: Vec<Task>,
+    /// The file as it was read; a results folder holds a copy of it.
+    pub text: String,
 }
 
 /// The copy of its suite that a results folder holds.
@@ -147,13 +149,13 @@ impl Suite {
         if tasks.is_empty() {
             return Err(Error::other("there is nothing to run: give datasets, models and horizons in [[run]]"));
         }
-        Ok(Self { name: name.to_string(), about: file.about, published: file.published, tasks })
+        Ok(Self { name: name.to_string(), about: file.about, published: file.published, tasks, text: text.to_string() })
     }
 
     /// What can be told of a suite from its records alone.
     pub fn of_records(records: &[Record]) -> Self {
         let tasks = records.iter().map(|record| record.task.clone()).collect();
-        Self { name: "records".into(), about: String::new(), published: Beside::default(), tasks }
+        Self { name: "records".into(), about: String::new(), published: Beside::default(), tasks, text: String::new() }
     }
 
     /// The place of a data set in this suite; after all others where it is not in it.

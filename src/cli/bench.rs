@@ -1,6 +1,6 @@
 //! `longcast bench`: a suite from its file to its tables.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Args;
@@ -41,7 +41,6 @@ pub struct BenchArgs {
 
 pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let mut suite = Suite::read(&args.suite)?;
-    let text = fs::read_to_string(&args.suite).map_err(Error::io("read", &args.suite))?;
     let catalogue = Catalogue::new(args.data.as_deref())?;
     check_names(&suite, models, &catalogue).with_context(|| args.suite.display().to_string())?;
     keep_only(&mut suite, &args.only)?;
@@ -55,7 +54,7 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let dir = records_folder(&args.out, &suite.name);
     progress::listen_for_interrupts()?;
     let mut bar = progress::Progress::new(suite.tasks.len());
-    let outcome = benchmark::run(&suite, &text, models, &catalogue, &dir, &mut bar);
+    let outcome = benchmark::run(&suite, models, &catalogue, &dir, &mut bar);
     bar.finish();
     let outcome = outcome?;
     if outcome.recorded + outcome.kept == 0 {

@@ -122,25 +122,16 @@ fn too_few_rows_for_a_window_are_named() {
         .stderr(contains("too few for lookback 24 and horizon 30"));
 }
 
+fn etth1_in(folder: &str) -> Assert {
+    let task = ["evaluate", "--dataset", "ETTh1", "--model", "repeat", "--lookback", "8", "--horizon", "2"];
+    longcast(&[&task[..], &["--data", folder]].concat())
+}
+
 #[test]
 fn a_set_that_is_not_here_says_how_to_get_it() {
     let empty = TempDir::new().unwrap();
     let folder = empty.path().to_str().unwrap();
-    longcast(&[
-        "evaluate",
-        "--dataset",
-        "ETTh1",
-        "--model",
-        "repeat",
-        "--lookback",
-        "8",
-        "--horizon",
-        "2",
-        "--data",
-        folder,
-    ])
-    .code(1)
-    .stderr(contains("longcast data fetch ETTh1"));
+    etth1_in(folder).code(1).stderr(contains("longcast data fetch ETTh1"));
 }
 
 #[test]
@@ -149,21 +140,7 @@ fn a_changed_file_is_refused_by_its_checksum() {
     fs::create_dir(data.path().join("ETT-small")).unwrap();
     fs::write(data.path().join("ETT-small/ETTh1.csv"), "date,OT\n2020-01-01 00:00:00,1\n").unwrap();
     let folder = data.path().to_str().unwrap();
-    longcast(&[
-        "evaluate",
-        "--dataset",
-        "ETTh1",
-        "--model",
-        "repeat",
-        "--lookback",
-        "8",
-        "--horizon",
-        "2",
-        "--data",
-        folder,
-    ])
-    .code(1)
-    .stderr(contains("sha256 is").and_also("ETTh1.csv"));
+    etth1_in(folder).code(1).stderr(contains("sha256 is").and_also("ETTh1.csv"));
 }
 
 trait AndAlso {

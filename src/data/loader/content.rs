@@ -5,7 +5,7 @@ use std::{fs, io::Read, path::Path};
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Result};
+use crate::{Error, Result, data::fetch};
 
 /// What gzip data begin with.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -53,7 +53,7 @@ impl Content {
     }
 
     pub(super) fn sha256(&self) -> String {
-        Sha256::digest(&self.bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+        fetch::hex(Sha256::new_with_prefix(&self.bytes))
     }
 }
 
