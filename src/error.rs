@@ -61,6 +61,13 @@ pub enum Error {
     #[error("{0}")]
     NotFinite(String),
 
+    /// Training led to a loss that is no number.
+    #[error(
+        "the loss is not a finite number in epoch {epoch}, step {step}, with learning rate {learning_rate}; \
+         lower training.learning_rate, or set training.clip"
+    )]
+    Diverged { epoch: usize, step: usize, learning_rate: f64 },
+
     /// The caller asked to stop; nothing was recorded.
     #[error("interrupted")]
     Interrupted,

@@ -19,7 +19,7 @@ pub use task::{Prepared, run_task};
 use crate::{
     Error, Result,
     data::Catalogue,
-    forecaster::{FitProgress, Registry},
+    forecaster::{EpochReport, FitProgress, Registry},
 };
 
 /// What happens to a task.
@@ -31,6 +31,8 @@ pub enum Event<'a> {
     Started,
     /// Its model is being fitted.
     Fitting(FitProgress),
+    /// One epoch of its training is over.
+    Epoch(&'a EpochReport),
     /// So many windows of so many are scored.
     Scoring { done: usize, total: usize },
     /// It is done and its record is written.

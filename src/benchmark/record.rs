@@ -16,6 +16,7 @@ use crate::{
     Error, Result,
     data::Calendar,
     evaluator::Scores,
+    forecaster::EpochReport,
     windows::{Scaler, Split},
 };
 
@@ -37,6 +38,9 @@ pub struct Record {
     pub windows_scored: usize,
     /// Windows whose targets lie in the test rows.
     pub windows_possible: usize,
+    /// What is trained in epochs: how each of them went.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<EpochReport>,
     pub scores: Scores,
     pub software: Software,
     pub machine: Machine,

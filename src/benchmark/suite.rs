@@ -44,6 +44,9 @@ pub struct Protocol {
 #[serde(deny_unknown_fields)]
 struct Variant {
     model: String,
+    /// The preset its params start from; without it the one with the name of the model, if there is
+    /// one, and with "none" none.
+    preset: Option<String>,
     #[serde(default)]
     params: Params,
 }
@@ -95,7 +98,11 @@ pub struct Task {
     pub name: String,
     /// The model's name in the registry.
     pub model: String,
-    /// Its params; in a record with every default filled in.
+    /// The preset that params are laid over; in a record the one that was used. Without it in a suite
+    /// the one with the name of the model, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// Its params; in a record those of its preset and every default filled in.
     pub params: Params,
     pub lookback: usize,
     /// Steps ahead; in a suite 0 stands for the data set's own.
@@ -176,6 +183,7 @@ impl SuiteFile {
             dataset: dataset.to_string(),
             name: name.to_string(),
             model: variant.map_or(name, |variant| &variant.model).to_string(),
+            preset: variant.and_then(|variant| variant.preset.clone()),
             params: variant.map(|variant| variant.params.clone()).unwrap_or_default(),
             lookback: run.lookback,
             horizon,

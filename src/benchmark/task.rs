@@ -11,7 +11,7 @@ use crate::{
     Error, Result,
     data::{Catalogue, Opened, Parts, Series},
     evaluator::{self, Yardstick},
-    forecaster::{BuildContext, Registry},
+    forecaster::{BuildContext, EpochReport, FitObserver, FitProgress, Registry},
     windows::{Part, Scaler, Split, WindowShape, Windows},
 };
 
@@ -71,10 +71,10 @@ impl Prepared {
         Ok(Self { name: name.to_string(), raw, scaled, splits, yardsticks, horizon, data })
     }
 
-    /// `task` as it will run and be recorded: every default of its params filled in.
+    /// `task` as it will run and be recorded: the params of its preset and every default filled in.
     ///
     /// # Errors
-    /// If its model or one of its params is unknown, or it has no horizon.
+    /// If its model, its preset or one of its params is unknown, or it has no horizon.
     pub fn resolve(&self, models: &Registry, task: &Task) -> Result<Task> {
         let horizon = match (task.horizon, self.horizon) {
             (0, Some(horizon)) => horizon,
@@ -84,7 +84,10 @@ impl Prepared {
             }
             (horizon, _) => horizon,
         };
-        Ok(Task { params: models.resolve(&task.model, &task.params)?, horizon, ..task.clone() })
+        let preset = models.preset(&task.model, task.preset.as_deref())?;
+        let params = preset.map(|preset| preset.params(&self.name, horizon)).unwrap_or_default();
+        let params = models.resolve(&task.model, &params.overlaid(&task.params))?;
+        Ok(Task { params, preset: preset.map(|preset| preset.name.clone()), horizon, ..task.clone() })
     }
 
     /// The name of the record of a resolved task on this data.
@@ -134,6 +137,23 @@ fn split(series: &[Series], parts: &Parts) -> Result<(Vec<Split>, Option<usize>)
     }
 }
 
+/// Passes on how fitting goes, and keeps the training curve.
+struct Fitting<'a> {
+    hear: &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    curve: Vec<EpochReport>,
+}
+
+impl FitObserver for Fitting<'_> {
+    fn progress(&mut self, progress: FitProgress) -> ControlFlow<()> {
+        (self.hear)(Event::Fitting(progress))
+    }
+
+    fn epoch(&mut self, report: &EpochReport) -> ControlFlow<()> {
+        self.curve.push(*report);
+        (self.hear)(Event::Epoch(report))
+    }
+}
+
 /// Fits and scores one resolved task.
 ///
 /// # Errors
@@ -154,7 +174,9 @@ pub fn run_task(
     let test = possible.whole_batches(task.protocol.drop_last)?;
 
     let start = Instant::now();
-    forecaster.fit(&train, &valid, &mut |progress| hear(Event::Fitting(progress)))?;
+    let mut fitting = Fitting { hear, curve: vec![] };
+    forecaster.fit(&train, &valid, &mut fitting)?;
+    let curve = fitting.curve;
     let fit = start.elapsed().as_secs_f64();
 
     let start = Instant::now();
@@ -172,6 +194,7 @@ pub fn run_task(
         windows_valid: valid.len(),
         windows_scored: test.len(),
         windows_possible,
+        curve,
         scores,
         software: Software::this(),
         machine: Machine::this(),

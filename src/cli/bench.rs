@@ -85,6 +85,7 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
 fn check_names(suite: &Suite, models: &Registry, catalogue: &Catalogue) -> anyhow::Result<()> {
     for task in &suite.tasks {
         models.resolve(&task.model, &task.params)?;
+        models.preset(&task.model, task.preset.as_deref())?;
         catalogue.dataset(&task.dataset)?;
     }
     Ok(())

@@ -34,6 +34,9 @@ pub struct EvaluateArgs {
     /// Rows that are forecast; sets of many series have their own
     #[arg(long)]
     horizon: Option<usize>,
+    /// The preset that params start from; by default the one with the name of the model, if there is one
+    #[arg(long, value_name = "NAME|none")]
+    preset: Option<String>,
     /// Set a param of the model, e.g. penalty=0.1
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -68,6 +71,7 @@ pub fn run(args: &EvaluateArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         dataset: args.dataset.clone(),
         name: args.model.clone(),
         model: args.model.clone(),
+        preset: args.preset.clone(),
         params: models.resolve(&args.model, &params).map(|_| params)?,
         lookback: args.lookback,
         horizon: args.horizon.unwrap_or(0),

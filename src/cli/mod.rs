@@ -64,6 +64,7 @@ struct Usage(String);
 
 /// Runs the program with the forecasters of `models`; the whole `main` of one's own build.
 pub fn main(models: Registry) -> ExitCode {
+    share_no_threads();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -95,6 +96,19 @@ pub fn main(models: Registry) -> ExitCode {
         eprintln!("longcast: {error:#}");
         exit_code(&error)
     })
+}
+
+/// candle would run sums of large tensors on threads of its own, for which the threads of a training
+/// step would then wait in line.
+fn share_no_threads() {
+    const VARIABLE: &str = "CANDLE_NUM_THREADS";
+    if std::env::var_os(VARIABLE).is_none() {
+        #[expect(unsafe_code, reason = "the environment is the only way to tell candle")]
+        // SAFETY: this is the beginning of the program, and there is no other thread yet.
+        unsafe {
+            std::env::set_var(VARIABLE, "1");
+        }
+    }
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {

@@ -3,12 +3,15 @@
 use std::{
     ops::ControlFlow,
     sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-use crate::benchmark::{BenchObserver, Event, Record, Task};
+use crate::{
+    benchmark::{BenchObserver, Event, Record, Task},
+    forecaster::{EpochReport, FitProgress},
+};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -34,7 +37,15 @@ pub fn interrupted() -> ControlFlow<()> {
 /// A bar for all tasks, with the one in flight beside it; hidden where stderr is no terminal.
 pub struct Progress {
     bar: ProgressBar,
+    /// When the task in flight started, and when it was last shown.
+    started: Instant,
+    shown: Instant,
+    /// Its last epoch.
+    epoch: Option<EpochReport>,
 }
+
+/// Between two lines of a fit: steps can be much faster than anyone reads.
+const PAUSE: Duration = Duration::from_millis(100);
 
 impl Progress {
     pub fn new(tasks: usize) -> Self {
@@ -42,7 +53,25 @@ impl Progress {
         let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {elapsed} · {eta} left · {wide_msg}");
         bar.set_style(style.expect("the template is well-formed").progress_chars("━━┄"));
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar }
+        let now = Instant::now();
+        Self { bar, started: now, shown: now, epoch: None }
+    }
+
+    fn fitting(&mut self, task: &Task, fit: &FitProgress) {
+        if self.shown.elapsed() < PAUSE && fit.done < fit.total {
+            return;
+        }
+        self.shown = Instant::now();
+        let mut text = format!("{task} · {} {}/{}", fit.unit, fit.done, fit.total);
+        if let Some(loss) = fit.loss {
+            let rate = fit.done as f64 / self.started.elapsed().as_secs_f64();
+            let left = Duration::from_secs_f64((fit.total - fit.done) as f64 / rate);
+            text += &format!(" · loss {loss:.4} · {rate:.1} {}s/s · {} left", fit.unit, HumanDuration(left));
+        }
+        if let Some(EpochReport { epoch, valid_loss, .. }) = self.epoch {
+            text += &format!(" · epoch {epoch}: valid {valid_loss:.4}");
+        }
+        self.bar.set_message(text);
     }
 
     /// A line that stays, above the bar.
@@ -59,8 +88,13 @@ impl BenchObserver for Progress {
     fn event(&mut self, position: usize, task: &Task, event: Event<'_>) -> ControlFlow<()> {
         match event {
             Event::Kept => {}
-            Event::Started => self.bar.set_message(task.to_string()),
-            Event::Fitting(fit) => self.bar.set_message(format!("{task} · {} {}/{}", fit.unit, fit.done, fit.total)),
+            Event::Started => {
+                self.epoch = None;
+                self.started = Instant::now();
+                self.bar.set_message(task.to_string());
+            }
+            Event::Fitting(fit) => self.fitting(task, &fit),
+            Event::Epoch(report) => self.epoch = Some(*report),
             Event::Scoring { done, total } => self.bar.set_message(format!("{task} · window {done}/{total}")),
             Event::Recorded(record) => self.line(&summary(record)),
             Event::Failed(error) => self.line(&format!("longcast: {task}: {error}")),

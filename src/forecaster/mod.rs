@@ -6,6 +6,7 @@
 pub mod contract;
 mod params;
 mod pipeline;
+mod preset;
 mod registry;
 
 use std::{ops::ControlFlow, path::Path};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use params::Params;
 pub use pipeline::{Pipeline, Plan};
+pub use preset::Preset;
 pub use registry::Registry;
 
 use crate::{
@@ -96,8 +98,25 @@ pub struct FitProgress {
     pub done: usize,
     /// Units of work in all.
     pub total: usize,
-    /// What is counted: "epoch", "horizon step".
+    /// What is counted: "step", "horizon step".
     pub unit: &'static str,
+    /// The training loss of the last unit, where there is one.
+    pub loss: Option<f64>,
+}
+
+/// One epoch of training by descent: a point of the training curve.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EpochReport {
+    /// From 1.
+    pub epoch: usize,
+    /// Mean of the losses of all batches, each before its update.
+    pub train_loss: f64,
+    /// The loss of every validation window, after the epoch.
+    pub valid_loss: f64,
+    /// Of the last step.
+    pub learning_rate: f64,
+    pub seconds: f64,
 }
 
 /// Hears how fitting goes and may end it. `()` hears nothing.
@@ -105,6 +124,11 @@ pub trait FitObserver {
     /// Called after each unit of work; `Break` ends the fit with
     /// [`Error::Interrupted`](crate::Error::Interrupted).
     fn progress(&mut self, progress: FitProgress) -> ControlFlow<()>;
+
+    /// Called after each epoch, by what is trained in epochs; `Break` ends the fit as above.
+    fn epoch(&mut self, _report: &EpochReport) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
 }
 
 impl FitObserver for () {

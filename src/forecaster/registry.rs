@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{BuildContext, Forecaster, Params};
+use super::{BuildContext, Forecaster, Params, Preset};
 use crate::{Error, Result};
 
 type Build = Box<dyn Fn(&Params, &BuildContext) -> Result<Box<dyn Forecaster>> + Send + Sync>;
@@ -23,6 +23,7 @@ struct Entry {
 #[derive(Default)]
 pub struct Registry {
     entries: BTreeMap<&'static str, Entry>,
+    presets: BTreeMap<String, Preset>,
 }
 
 impl Registry {
@@ -39,6 +40,43 @@ impl Registry {
         };
         let resolve = move |params: &Params| Params::from_type(&params.read::<P>(name)?);
         self.entries.insert(name, Entry { about, build: Box::new(build), resolve: Box::new(resolve) });
+    }
+
+    /// Adds a preset; one of the same name is replaced.
+    ///
+    /// # Errors
+    /// If its model is not known.
+    pub fn add_preset(&mut self, preset: Preset) -> Result<()> {
+        self.entry(&preset.model)?;
+        self.presets.insert(preset.name.clone(), preset);
+        Ok(())
+    }
+
+    /// All presets, by name.
+    pub fn presets(&self) -> impl Iterator<Item = &Preset> + '_ {
+        self.presets.values()
+    }
+
+    /// The preset that `model` is run with: the one named `wanted`, which may be "none"; where nothing
+    /// is wanted, the one that has the name of the model.
+    ///
+    /// # Errors
+    /// If there is none of that name for this model.
+    pub fn preset(&self, model: &str, wanted: Option<&str>) -> Result<Option<&Preset>> {
+        match wanted {
+            Some("none") => Ok(None),
+            None => Ok(self.presets.get(model)),
+            Some(name) => {
+                let of_model = || self.presets().filter(|preset| preset.model == model);
+                match of_model().find(|preset| preset.name == name) {
+                    Some(preset) => Ok(Some(preset)),
+                    None => {
+                        let known = of_model().map(|preset| preset.name.as_str()).chain(["none"]);
+                        Err(Error::unknown("preset", name, known))
+                    }
+                }
+            }
+        }
     }
 
     /// Builds the forecaster `name`.

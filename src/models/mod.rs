@@ -3,7 +3,11 @@
 //! They know windows and the contract; they do not know files, metrics or one another.
 
 pub mod classical;
+#[cfg(feature = "neural")]
+pub mod neural;
 
+#[cfg(feature = "neural")]
+use crate::forecaster::Preset;
 use crate::forecaster::Registry;
 #[cfg(feature = "regressors")]
 use classical::{elastic_net, pls};
@@ -11,6 +15,19 @@ use classical::{
     naive::{Drift, Mean, Naive, Repeat, SeasonalNaive},
     ridge,
 };
+#[cfg(feature = "neural")]
+use neural::{Network, Neural, itransformer, linear, olinear};
+
+#[cfg(feature = "neural")]
+const PRESETS: &[(&str, &str)] = &[
+    ("linear", include_str!("../../presets/linear.toml")),
+    ("nlinear", include_str!("../../presets/nlinear.toml")),
+    ("dlinear", include_str!("../../presets/dlinear.toml")),
+    ("dlinear-96", include_str!("../../presets/dlinear-96.toml")),
+    ("itransformer", include_str!("../../presets/itransformer.toml")),
+    ("olinear", include_str!("../../presets/olinear.toml")),
+    ("olinear-c", include_str!("../../presets/olinear-c.toml")),
+];
 
 /// All forecasters of this crate.
 pub fn builtin() -> Registry {
@@ -29,5 +46,43 @@ pub fn builtin() -> Registry {
         );
         models.register("pls", "the linear map through a few directions of the lookback", pls::Pls::new);
     }
+    #[cfg(feature = "neural")]
+    {
+        network::<linear::Linear>(&mut models);
+        network::<linear::NLinear>(&mut models);
+        network::<linear::DLinear>(&mut models);
+        network::<itransformer::ITransformer>(&mut models);
+        network::<olinear::OLinear>(&mut models);
+        network::<olinear::OLinearC>(&mut models);
+        for (name, text) in PRESETS {
+            let preset = Preset::parse(name, text).expect("a test reads every preset");
+            models.add_preset(preset).expect("a test reads every preset");
+        }
+    }
     models
+}
+
+#[cfg(feature = "neural")]
+fn network<N: Network>(models: &mut Registry) {
+    models.register(N::NAME, N::ABOUT, Neural::<N>::new);
+}
+
+#[cfg(all(test, feature = "neural"))]
+mod tests {
+    use super::*;
+    use crate::Result;
+
+    #[test]
+    fn every_setting_of_every_preset_is_known_to_its_model() -> Result<()> {
+        let models = builtin();
+        assert_eq!(models.presets().count(), PRESETS.len());
+        for preset in models.presets() {
+            for (dataset, horizon) in preset.settings() {
+                let params = preset.params(&dataset, horizon.unwrap_or(0));
+                let named = |error| crate::Error::other(format!("{} for {dataset}: {error}", preset.name));
+                models.resolve(&preset.model, &params).map_err(named)?;
+            }
+        }
+        Ok(())
+    }
 }

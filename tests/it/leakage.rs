@@ -3,7 +3,7 @@
 
 use longcast::{
     data::Series,
-    forecaster::{BuildContext, Params, Pipeline, Plan},
+    forecaster::{BuildContext, Pipeline, Plan},
     models,
     windows::{Order, Part, Scaler, Split, SplitRule, WindowShape, Windows},
 };
@@ -40,7 +40,7 @@ fn first_test_forecast(model: &str, values: Array2<f64>) -> Array3<f32> {
     let shape = WindowShape::of(&scaled[0], LOOKBACK, HORIZON).unwrap();
     let windows = |part| Windows::new(&scaled, &[split().targets(part, LOOKBACK)], shape).unwrap();
     let context = BuildContext { season: 12, ..BuildContext::new(shape) };
-    let mut forecaster = models::builtin().build(model, &Params::default(), &context).unwrap();
+    let mut forecaster = models::builtin().build(model, &crate::small(model), &context).unwrap();
     forecaster.fit(&windows(Part::Train), &windows(Part::Valid), &mut ()).unwrap();
     let test = windows(Part::Test);
     let mut batches = test.batches(1, Order::InTime);

@@ -4,15 +4,40 @@
 
 mod cli;
 mod contract;
+mod golden;
 mod layering;
 mod leakage;
 mod loader;
+mod networks;
 mod pipeline;
 mod protocol;
 
 use std::path::{Path, PathBuf};
 
-use longcast::data::Catalogue;
+use longcast::{data::Catalogue, forecaster::Params, models};
+
+/// Params with which a model is fitted in no time: its own, but for a network a small one.
+fn small(model: &str) -> Params {
+    let smaller = [
+        "training.epochs=2",
+        "training.learning_rate=1e-3",
+        "network.d_model=16",
+        "network.d_ff=16",
+        "network.heads=2",
+        "network.layers=1",
+        "network.embed_size=3",
+    ];
+    let models = models::builtin();
+    let mut params = Params::default();
+    for assignment in smaller {
+        let mut with = params.clone();
+        with.set(assignment).unwrap();
+        if models.resolve(model, &with).is_ok() {
+            params = with;
+        }
+    }
+    params
+}
 
 /// The folder with real data, named by `LONGCAST_DATA`; without it, tests on real data say that
 /// they were skipped and pass.

@@ -31,6 +31,7 @@ fn score_with(
         dataset: dataset.into(),
         name: model.into(),
         model: model.into(),
+        preset: None,
         params,
         lookback,
         horizon,

@@ -188,7 +188,7 @@ impl<S: Solver> Forecaster for Linear<S> {
         let mut done = 0;
         let mut report = |tried: usize| {
             done += tried;
-            match observer.progress(FitProgress { done, total, unit: S::CHOSEN }) {
+            match observer.progress(FitProgress { done, total, unit: S::CHOSEN, loss: None }) {
                 ControlFlow::Continue(()) => Ok(()),
                 ControlFlow::Break(()) => Err(Error::Interrupted),
             }

@@ -1,0 +1,303 @@
+//! Holds a network against what the reference implementation of its paper computed.
+//!
+//! A golden is two files: `NAME.safetensors` with weights, inputs, output, gradients and the weights
+//! after three steps of Adam, and `NAME.json` with the sizes and how far the reference's own f32 run was
+//! from its f64 run. That noise is the measure: another order of sums moves a correct result by as much.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use candle_core::{DType, Device, Tensor, safetensors};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{
+    Input, Loss, Network, Optimizer, Pass, Schedule, Sink, Training, Weights,
+    itransformer::{ITransformer, ITransformerParams},
+    linear::{DLinear, DLinearParams, LinearParams, NLinear},
+    olinear::{OLinear, OLinearParams},
+    tensor_error, trainer,
+};
+use crate::{Error, Result, windows::WindowShape};
+
+/// A result may be this many times as far off as the reference's f32 run is from its f64 run.
+pub const MULTIPLE: f64 = 8.0;
+
+/// What was found out about one golden.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// The largest differences.
+    Checked(Differences),
+    /// It is of a model that is not here, or holds no model.
+    Skipped { model: String },
+}
+
+/// How far a network is from the reference, each beside what is allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Differences {
+    pub output: Difference,
+    /// The output with all that can be folded folded.
+    pub folded: Difference,
+    pub gradient: Difference,
+    /// Weights after three steps.
+    pub adam: Difference,
+    /// Losses before each step and after the last.
+    pub loss: Difference,
+}
+
+/// A largest absolute difference, and its limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Difference {
+    pub found: f64,
+    pub limit: f64,
+}
+
+impl Differences {
+    /// All, by name.
+    pub fn all(&self) -> [(&'static str, Difference); 5] {
+        [
+            ("output", self.output),
+            ("folded output", self.folded),
+            ("gradient", self.gradient),
+            ("three Adam steps", self.adam),
+            ("loss", self.loss),
+        ]
+    }
+
+    /// Whether none is over its limit.
+    pub fn pass(&self) -> bool {
+        self.all().iter().all(|(_, difference)| difference.found <= difference.limit)
+    }
+}
+
+#[derive(Deserialize)]
+struct Description {
+    model: String,
+    #[serde(default)]
+    config: Map<String, Value>,
+    #[serde(default)]
+    mode: String,
+    rounding_noise: Option<Noise>,
+    optimizer: Option<Adam>,
+    #[serde(default)]
+    adam3_unstable: BTreeMap<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct Noise {
+    output: f64,
+    output_scale: f64,
+    largest_gradient: f64,
+    adam3_excluding_unstable: f64,
+}
+
+#[derive(Deserialize)]
+struct Adam {
+    lr: f64,
+    steps: usize,
+}
+
+/// Checks the golden that `description` (a `.json` with its `.safetensors` beside it) tells of.
+///
+/// # Errors
+/// If the files cannot be read, or do not hold what they should.
+pub fn check(description: &Path) -> Result<Verdict> {
+    let text = fs::read_to_string(description).map_err(Error::io("read", description))?;
+    let about: Description = serde_json::from_str(&text).map_err(|error| Error::file(description, error))?;
+    let skipped = || Ok(Verdict::Skipped { model: about.model.clone() });
+    let (Some(noise), Some(adam)) = (&about.rounding_noise, &about.optimizer) else { return skipped() };
+    let config = Config(&about.config);
+    let individual = config.flag("individual", false);
+    let path = description.with_extension("safetensors");
+    let golden = Golden { about: &about, noise, adam, tensors: tensors(&path)? };
+    let checked = match (about.model.as_str(), about.mode.as_str()) {
+        ("dlinear" | "dlinear_individual", _) => golden.check::<DLinear>(&DLinearParams {
+            individual,
+            moving_average: config.size("moving_avg")?,
+            ..Default::default()
+        }),
+        ("nlinear", _) => golden.check::<NLinear>(&LinearParams { individual }),
+        ("itransformer" | "itransformer_nomark", _) => golden.check::<ITransformer>(&ITransformerParams {
+            d_model: config.size("d_model")?,
+            d_ff: config.size("d_ff")?,
+            heads: config.size("n_heads")?,
+            layers: config.size("e_layers")?,
+            dropout: 0.0,
+            activation: config.parse("activation")?,
+            instance_norm: config.flag("use_norm", true),
+            time_tokens: true,
+        }),
+        ("olinear", _) => golden.check::<OLinear>(&OLinearParams {
+            embed_size: config.size("embed_size")?,
+            d_model: config.size("d_model")?,
+            d_ff: config.size("d_ff")?,
+            layers: config.size("e_layers")?,
+            dropout: 0.0,
+            ..Default::default()
+        }),
+        _ => return skipped(),
+    };
+    checked.map(Verdict::Checked).map_err(|error| Error::file(&path, error))
+}
+
+/// The reference's sizes, by its names for them.
+struct Config<'a>(&'a Map<String, Value>);
+
+impl Config<'_> {
+    fn size(&self, name: &str) -> Result<usize> {
+        self.parse(name)
+    }
+
+    fn flag(&self, name: &str, default: bool) -> bool {
+        self.0.get(name).and_then(Value::as_bool).unwrap_or(default)
+    }
+
+    fn parse<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let value = self.0.get(name).ok_or_else(|| Error::other(format!("its config has no '{name}'")))?;
+        serde_json::from_value(value.clone()).map_err(|error| Error::other(format!("config '{name}': {error}")))
+    }
+}
+
+fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let bytes = fs::read(path).map_err(Error::io("read", path))?;
+    let tensors = safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|error| Error::file(path, error))?;
+    Ok(tensors.into_iter().collect())
+}
+
+struct Golden<'a> {
+    about: &'a Description,
+    noise: &'a Noise,
+    adam: &'a Adam,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+impl Golden<'_> {
+    fn tensor(&self, name: &str) -> Result<&Tensor> {
+        self.tensors.get(name).ok_or_else(|| Error::other(format!("there is no tensor '{name}'")))
+    }
+
+    /// `[batch, time, columns]` as networks here have it: time last.
+    fn time_last(&self, name: &str) -> Result<Tensor> {
+        let turned = self.tensor(name)?.transpose(1, 2).and_then(|tensor| tensor.contiguous());
+        turned.map_err(tensor_error)
+    }
+
+    fn check<N: Network>(&self, params: &N::Params) -> Result<Differences> {
+        let target = self.time_last("target")?;
+        let past_time =
+            self.tensor("input.x_mark_enc").is_ok().then(|| self.time_last("input.x_mark_enc")).transpose()?;
+        let input = Input { values: self.time_last("input.x_enc")?, past_time, future_time: None };
+        let sizes = |tensor: &Tensor| tensor.dims3().map_err(tensor_error);
+        let (_, variates, lookback) = sizes(&input.values)?;
+        let (_, _, horizon) = sizes(&target)?;
+        let time_features =
+            input.past_time.as_ref().map_or(Ok(0), |time| sizes(time).map(|(_, features, _)| features))?;
+        let weights = Weights::new(0, Device::Cpu);
+        let shape = WindowShape { lookback, horizon, variates, time_features };
+        let mut network = N::build(params, shape, &weights)?;
+        weights.assign(&self.state_dict(&weights)?, N::ALIASES)?;
+
+        let expected = values(&self.time_last("output")?)?;
+        let output = |network: &N| -> Result<f64> {
+            let output = network.forward(&input, &Pass::inference()).map_err(tensor_error)?;
+            Ok(largest_difference(&values(&output)?, &expected))
+        };
+        let limited = |found: f64, noise: f64| Difference { found, limit: MULTIPLE * noise };
+        // Rounding cannot be smaller than one unit in the last place of the largest value.
+        let output_noise = self.noise.output.max(self.noise.output_scale * f64::from(f32::EPSILON));
+        let plain = limited(output(&network)?, output_noise);
+
+        let all = weights.all();
+        let count = target.elem_count();
+        let plan = Training { schedule: Schedule::Constant, ..Training::default() };
+        let mut optimizer = Optimizer::new(&weights, &plan);
+        let sink = Sink::default();
+        let mut losses = Vec::new();
+        let (mut gradient, mut steepness) = (0.0, 0.0);
+        for step in 0..=self.adam.steps {
+            let pass = Pass::training(sink.clone(), 0, 0);
+            let loss = trainer::gradients(&network, &all, &input, &target, Loss::Mse, count, &pass);
+            losses.push(loss.map_err(tensor_error)?);
+            if step == 0 {
+                let gradients = sink.lock();
+                for (name, weight) in &all {
+                    let expected = values(self.tensor(&self.theirs(&format!("grad.{name}"), N::ALIASES))?)?;
+                    let found =
+                        gradients.get(weight).ok_or_else(|| Error::other(format!("'{name}' has no gradient")))?;
+                    gradient = f64::max(gradient, largest_difference(found, &expected));
+                    steepness += found.iter().map(|slope| f64::from(slope.abs())).sum::<f64>();
+                }
+            }
+            if step < self.adam.steps {
+                optimizer.step(std::slice::from_ref(&sink), self.adam.lr)?;
+            }
+        }
+        let mut adam = 0.0;
+        for (name, weight) in &all {
+            let theirs = self.theirs(&format!("adam3.{name}"), N::ALIASES);
+            if !self.about.adam3_unstable.contains_key(theirs.trim_start_matches("adam3.")) {
+                adam = f64::max(adam, largest_difference(&weight.values()?, &values(self.tensor(&theirs)?)?));
+            }
+        }
+        let expected_losses: Vec<f64> =
+            self.tensor("loss")?.to_dtype(DType::F64).and_then(|loss| loss.to_vec1()).map_err(tensor_error)?;
+        let loss = losses.iter().zip(&expected_losses).fold(0.0, |most, (a, b)| f64::max(most, (a - b).abs()));
+
+        weights.assign(&self.state_dict(&weights)?, N::ALIASES)?;
+        network.fold()?;
+        Ok(Differences {
+            output: plain,
+            folded: limited(output(&network)?, output_noise),
+            gradient: limited(gradient, self.noise.largest_gradient),
+            adam: limited(adam, self.noise.adam3_excluding_unstable),
+            // A loss is as far off as its own rounding, and as the weights that were trained before it.
+            loss: limited(loss, losses[0] * f64::from(f32::EPSILON) + steepness * self.noise.adam3_excluding_unstable),
+        })
+    }
+
+    /// The tensors that are weights, and the inputs that are buffers here.
+    fn state_dict(&self, weights: &Weights) -> Result<BTreeMap<String, Tensor>> {
+        let aside = ["grad.", "adam3.", "input."];
+        let results = ["target", "output", "output_f64", "loss", "loss_weighted_l1"];
+        let own = self.tensors.iter().filter(|(name, _)| {
+            !aside.iter().any(|prefix| name.starts_with(prefix)) && !results.contains(&name.as_str())
+        });
+        let buffers = weights.buffers().into_iter().map(|name| {
+            let tensor = self.tensor(&format!("input.{name}"))?;
+            Ok((name, tensor.clone()))
+        });
+        let own = own.map(|(name, tensor)| Ok((name.clone(), tensor.clone())));
+        own.chain(buffers).collect()
+    }
+
+    /// The name that the file has for one of ours.
+    fn theirs(&self, name: &str, aliases: &[(&str, &str)]) -> String {
+        let other = |(theirs, ours): &(&str, &str)| {
+            Some(name.replace(ours, theirs)).filter(|name| self.tensors.contains_key(name))
+        };
+        match self.tensors.contains_key(name) {
+            true => name.to_string(),
+            false => aliases.iter().find_map(other).unwrap_or_else(|| name.to_string()),
+        }
+    }
+}
+
+fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+    tensor.flatten_all().and_then(|flat| flat.to_vec1()).map_err(tensor_error)
+}
+
+fn largest_difference(found: &[f32], expected: &[f32]) -> f64 {
+    if found.len() != expected.len() {
+        return f64::INFINITY;
+    }
+    // A NaN is as far off as can be.
+    let apart = found.iter().zip(expected).map(|(found, expected)| f64::from(*found) - f64::from(*expected));
+    apart.fold(0.0, |most, apart| {
+        if apart.abs() <= most {
+            most
+        } else if apart.is_nan() {
+            f64::INFINITY
+        } else {
+            apart.abs()
+        }
+    })
+}

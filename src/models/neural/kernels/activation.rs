@@ -1,0 +1,105 @@
+//! An activation and the dropout behind it, in one pass each way.
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use multiversion::multiversion;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    dropout::Dropout,
+    simd::normal,
+    tape::{self, Values},
+};
+use crate::models::neural::pass::Pass;
+
+/// What stands between two linear maps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// x Φ(x), with the normal distribution itself and not an approximation by tanh: Hendrycks &
+    /// Gimpel, 2016, <https://arxiv.org/abs/1606.08415>.
+    #[default]
+    Gelu,
+    Relu,
+}
+
+/// `activation(x)` with elements dropped.
+pub fn activate(x: &Tensor, activation: Activation, dropout: Option<Dropout>, pass: &Pass) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        return plain(x, activation);
+    }
+    let op = Activate { activation, dropout };
+    let x = x.contiguous()?;
+    if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+}
+
+/// The same in candle's own operations, without dropout.
+pub fn plain(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        Activation::Gelu => x.gelu_erf(),
+        Activation::Relu => x.relu(),
+    }
+}
+
+struct Activate {
+    activation: Activation,
+    dropout: Option<Dropout>,
+}
+
+impl CustomOp1 for Activate {
+    fn name(&self) -> &'static str {
+        "activate"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = tape::slice(storage, layout)?;
+        let mut out = vec![0.0; x.len()];
+        forward(self.activation, self.dropout, x, &mut out);
+        tape::result(out, layout.shape())
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let gradient = gradient.contiguous()?;
+        let x_values = Values::of(x);
+        let values = x_values.slice()?;
+        let mut back = Values::of(&gradient).slice()?.to_vec();
+        backward(self.activation, self.dropout, values, &mut back);
+        tape::tensor(back, x.shape()).map(Some)
+    }
+}
+
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn forward(activation: Activation, dropout: Option<Dropout>, x: &[f32], out: &mut [f32]) {
+    match (activation, dropout) {
+        (Activation::Gelu, None) => out.iter_mut().zip(x).for_each(|(out, x)| *out = x * normal(*x).0),
+        (Activation::Gelu, Some(dropout)) => {
+            for (index, (out, x)) in out.iter_mut().zip(x).enumerate() {
+                *out = x * normal(*x).0 * dropout.factor(index);
+            }
+        }
+        (Activation::Relu, dropout) => {
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = if *x < 0.0 { 0.0 } else { *x });
+            if let Some(dropout) = dropout {
+                dropout.mask(out, 0);
+            }
+        }
+    }
+}
+
+/// The gradient of the output becomes that of `x`.
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn backward(activation: Activation, dropout: Option<Dropout>, x: &[f32], gradient: &mut [f32]) {
+    if let Some(dropout) = dropout {
+        dropout.mask(gradient, 0);
+    }
+    match activation {
+        Activation::Gelu => {
+            for (gradient, x) in gradient.iter_mut().zip(x) {
+                let (below, density) = normal(*x);
+                *gradient *= x.mul_add(density, below);
+            }
+        }
+        Activation::Relu => {
+            gradient.iter_mut().zip(x).for_each(|(gradient, x)| *gradient = if *x > 0.0 { *gradient } else { 0.0 });
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Adam and AdamW over all weights, in place: gradients of shards added in their order, moments and
+//! weights updated in one pass.
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result, bail};
+use multiversion::multiversion;
+use rayon::prelude::*;
+
+/// Weights of one pass of the loop; what a thread takes at a time.
+const CHUNK: usize = 16_384;
+
+/// One update of one weight. Kingma & Ba, 2015, <https://arxiv.org/abs/1412.6980>, as PyTorch computes
+/// it; with `decay` Loshchilov & Hutter, 2019, <https://arxiv.org/abs/1711.05101>.
+pub struct Update<'a> {
+    /// The gradient in parts that are added up in this order; none is zero.
+    pub gradients: &'a [&'a [f32]],
+    /// The sum of the parts is multiplied by this.
+    pub factor: f32,
+    pub first: &'a std::sync::Mutex<Moments>,
+    pub rule: Rule,
+}
+
+/// Running means of the gradient and of its square.
+#[derive(Clone, Debug)]
+pub struct Moments {
+    pub mean: Vec<f32>,
+    pub square: Vec<f32>,
+}
+
+impl Moments {
+    pub fn zeros(len: usize) -> Self {
+        Self { mean: vec![0.0; len], square: vec![0.0; len] }
+    }
+}
+
+/// The numbers of one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    pub beta: (f32, f32),
+    pub epsilon: f32,
+    /// Weights are multiplied by this first: 1 − rate · decay.
+    pub keep: f32,
+    /// rate / (1 − β₁ᵗ).
+    pub step: f32,
+    /// √(1 − β₂ᵗ).
+    pub root: f32,
+}
+
+impl Rule {
+    /// Of step `count`, the first one being 1.
+    pub fn new(rate: f64, decay: f64, count: usize) -> Self {
+        const BETA: (f64, f64) = (0.9, 0.999);
+        let power = i32::try_from(count).unwrap_or(i32::MAX);
+        Self {
+            beta: (BETA.0 as f32, BETA.1 as f32),
+            epsilon: 1e-8,
+            keep: (1.0 - rate * decay) as f32,
+            step: (rate / (1.0 - BETA.0.powi(power))) as f32,
+            root: (1.0 - BETA.1.powi(power)).sqrt() as f32,
+        }
+    }
+}
+
+impl Update<'_> {
+    fn chunk(&self, start: usize, weights: &mut [f32], mean: &mut [f32], square: &mut [f32]) {
+        let mut sum = [0f32; CHUNK];
+        let sum = &mut sum[..weights.len()];
+        for part in self.gradients {
+            add(sum, &part[start..start + weights.len()]);
+        }
+        update(self.rule, self.factor, sum, weights, mean, square);
+    }
+}
+
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn add(sum: &mut [f32], part: &[f32]) {
+    sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
+}
+
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn update(rule: Rule, factor: f32, gradients: &[f32], weights: &mut [f32], mean: &mut [f32], square: &mut [f32]) {
+    let Rule { beta, epsilon, keep, step, root } = rule;
+    for (((weight, gradient), mean), square) in weights.iter_mut().zip(gradients).zip(mean).zip(square) {
+        let gradient = gradient * factor;
+        *mean = (gradient - *mean).mul_add(1.0 - beta.0, *mean);
+        *square = (gradient * gradient).mul_add(1.0 - beta.1, *square * beta.1);
+        *weight = *weight * keep - step * (*mean / (square.sqrt() / root + epsilon));
+    }
+}
+
+impl InplaceOp1 for Update<'_> {
+    fn name(&self) -> &'static str {
+        "adam"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
+            bail!("weights are contiguous and f32");
+        };
+        let mut moments = self.first.lock().expect("no thread panics holding it");
+        let Moments { mean, square } = &mut *moments;
+        let weights = values[start..end].par_chunks_mut(CHUNK);
+        weights
+            .zip(mean.par_chunks_mut(CHUNK))
+            .zip(square.par_chunks_mut(CHUNK))
+            .enumerate()
+            .for_each(|(index, ((weights, mean), square))| self.chunk(index * CHUNK, weights, mean, square));
+        Ok(())
+    }
+}

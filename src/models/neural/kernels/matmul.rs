@@ -1,0 +1,90 @@
+//! Products of two tensors that both may be on the tape.
+
+use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor};
+use ndarray::ArrayView2;
+
+use super::{
+    product::{Write, matrix, matrix_mut, product, rows_times},
+    tape::{self, Values},
+};
+use crate::models::neural::pass::Pass;
+
+/// `a [.., depth]` times `b [depth, columns]`.
+pub fn times(a: &Tensor, b: &Tensor, pass: &Pass) -> Result<Tensor> {
+    match a.device().is_cpu() {
+        true => apply(a, b, false, pass),
+        false => a.broadcast_matmul(b),
+    }
+}
+
+/// `a [.., depth]` times the transpose of `b [columns, depth]`: what a linear map does with its weight.
+pub fn times_transposed(a: &Tensor, b: &Tensor, pass: &Pass) -> Result<Tensor> {
+    match a.device().is_cpu() {
+        true => apply(a, b, true, pass),
+        false => a.broadcast_matmul(&b.t()?),
+    }
+}
+
+fn apply(a: &Tensor, b: &Tensor, transposed: bool, pass: &Pass) -> Result<Tensor> {
+    let (a, b) = (a.contiguous()?, b.contiguous()?);
+    let op = MatMul { transposed };
+    if pass.is_training() { a.apply_op2(&b, op) } else { a.apply_op2_no_bwd(&b, &op) }
+}
+
+struct MatMul {
+    transposed: bool,
+}
+
+impl MatMul {
+    /// `b` as `[depth, columns]`.
+    fn view<'a>(&self, b: &'a [f32], dims: &[usize]) -> ArrayView2<'a, f32> {
+        let b = matrix(b, dims[1]);
+        if self.transposed { b.reversed_axes() } else { b }
+    }
+}
+
+impl CustomOp2 for MatMul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn cpu_fwd(
+        &self,
+        a: &CpuStorage,
+        a_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let mut shape = a_layout.dims().to_vec();
+        let depth = shape.pop().expect("a tensor that is multiplied has an axis");
+        let b = self.view(tape::slice(b, b_layout)?, b_layout.dims());
+        let a = matrix(tape::slice(a, a_layout)?, depth);
+        let mut out = vec![0.0; a.nrows() * b.ncols()];
+        rows_times(matrix_mut(&mut out, b.ncols()), Write::Set, a, b);
+        shape.push(b.ncols());
+        tape::result(out, shape)
+    }
+
+    fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let gradient = gradient.contiguous()?;
+        let (a_values, b_values, gradient) = (Values::of(a), Values::of(b), Values::of(&gradient));
+        let depth = a.dim(D::Minus1)?;
+        let (left, right) = (matrix(a_values.slice()?, depth), self.view(b_values.slice()?, b.dims()));
+        let gradient = matrix(gradient.slice()?, right.ncols());
+        let to_a = a.track_op().then(|| {
+            let mut to_a = vec![0.0; left.len()];
+            product(matrix_mut(&mut to_a, depth), Write::Set, gradient, right.t(), 1.0);
+            tape::tensor(to_a, a.shape())
+        });
+        let to_b = b.track_op().then(|| {
+            let mut to_b = vec![0.0; right.len()];
+            let out = matrix_mut(&mut to_b, b.dims()[1]);
+            match self.transposed {
+                true => product(out, Write::Set, gradient.t(), left, 1.0),
+                false => product(out, Write::Set, left.t(), gradient, 1.0),
+            }
+            tape::tensor(to_b, b.shape())
+        });
+        Ok((to_a.transpose()?, to_b.transpose()?))
+    }
+}

@@ -1,0 +1,160 @@
+//! Matrix products on one thread, through the `gemm` crate.
+//!
+//! Threads work on parts of a batch, not inside a product: a product on one thread runs at the full
+//! rate of its core, and its bits do not depend on how many threads there are.
+#![allow(unsafe_code)]
+
+use gemm::{Parallelism, gemm};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+
+/// Terms of a sum that one call adds up. Cut here, and not where `gemm` would by the size of all three
+/// matrices, so that a row of a result does not depend on how many rows there are.
+const DEPTH: usize = 512;
+
+/// What becomes of the values that stood in the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// They are overwritten.
+    Set,
+    /// The product is added to them.
+    Add,
+}
+
+/// `out = factor · a b`, or added to it: `[rows, depth]` times `[depth, columns]`, any strides.
+///
+/// The last bits of a row may depend on how many rows there are; [`rows_times`] is for where they must
+/// not.
+///
+/// # Panics
+/// If the sizes do not go together.
+pub fn product(
+    mut out: ArrayViewMut2<'_, f32>,
+    write: Write,
+    a: ArrayView2<'_, f32>,
+    b: ArrayView2<'_, f32>,
+    factor: f32,
+) {
+    let (rows, depth) = a.dim();
+    let columns = b.ncols();
+    assert_eq!((out.dim(), b.nrows()), ((rows, columns), depth), "matrices fit together");
+    let out_strides = (out.stride_of(Axis(1)), out.stride_of(Axis(0)));
+    // SAFETY: pointers, sizes and strides are those of views that ndarray has checked, `out` is
+    // borrowed for writing, and the sizes of the three go together.
+    unsafe {
+        gemm(
+            rows,
+            columns,
+            depth,
+            out.as_mut_ptr(),
+            out_strides.0,
+            out_strides.1,
+            write == Write::Add,
+            a.as_ptr(),
+            a.stride_of(Axis(1)),
+            a.stride_of(Axis(0)),
+            b.as_ptr(),
+            b.stride_of(Axis(1)),
+            b.stride_of(Axis(0)),
+            1.0,
+            factor,
+            false,
+            false,
+            false,
+            Parallelism::None,
+        );
+    }
+}
+
+/// `out = a b`, or added to it, where each row of the result depends on the same row of `a` alone, to
+/// the last bit, however many other rows there are.
+///
+/// # Panics
+/// If the sizes do not go together.
+pub fn rows_times(mut out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>) {
+    let (rows, depth) = a.dim();
+    // gemm has other ways, with other orders of sums, for a single row and for small results of
+    // matrices that both lie along the depth. It gets no single row, and the depth across.
+    if rows == 1 {
+        let mut both = Array2::zeros((2, b.ncols()));
+        if write == Write::Add {
+            both.row_mut(0).assign(&out.row(0));
+        }
+        rows_times(both.view_mut(), write, a.broadcast((2, depth)).expect("one row can be seen as two"), b);
+        out.row_mut(0).assign(&both.row(0));
+        return;
+    }
+    if rows * b.ncols() <= 256 {
+        let across = a.t().as_standard_layout().into_owned();
+        return in_parts(out, write, across.t(), b);
+    }
+    in_parts(out, write, a, b);
+}
+
+fn in_parts(mut out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>) {
+    let depth = b.nrows();
+    let mut write = write;
+    for start in (0..depth).step_by(DEPTH) {
+        let part = start..(start + DEPTH).min(depth);
+        product(out.view_mut(), write, a.slice(s![.., part.clone()]), b.slice(s![part, ..]), 1.0);
+        write = Write::Add;
+    }
+}
+
+/// A slice as a matrix with this many columns, row after row.
+///
+/// # Panics
+/// If the slice does not hold whole rows.
+pub fn matrix(values: &[f32], columns: usize) -> ArrayView2<'_, f32> {
+    ArrayView2::from_shape((values.len() / columns, columns), values).expect("a slice holds whole rows")
+}
+
+/// The same, to write to.
+///
+/// # Panics
+/// If the slice does not hold whole rows.
+pub fn matrix_mut(values: &mut [f32], columns: usize) -> ArrayViewMut2<'_, f32> {
+    ArrayViewMut2::from_shape((values.len() / columns, columns), values).expect("a slice holds whole rows")
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+
+    fn wave(rows: usize, columns: usize, step: f32) -> Array2<f32> {
+        Array2::from_shape_fn((rows, columns), |(row, column)| ((row * 31 + column * 17) as f32 * step).sin())
+    }
+
+    #[test]
+    fn a_product_is_the_sum_of_products() {
+        for (rows, depth, columns) in [(1, 3, 5), (3, 2, 1), (7, 700, 9), (65, 40, 70)] {
+            let (a, b) = (wave(rows, depth, 0.37), wave(columns, depth, 0.11));
+            let exact = a.mapv(f64::from).dot(&b.mapv(f64::from).t());
+            let mut out = Array2::ones((rows, columns));
+            product(out.view_mut(), Write::Set, a.view(), b.t(), 2.0);
+            let mut added = out.clone();
+            product(added.view_mut(), Write::Add, a.view(), b.t(), 1.0);
+            for ((out, added), exact) in out.iter().zip(&added).zip(&exact) {
+                assert!((f64::from(*out) - 2.0 * exact).abs() < 1e-4);
+                assert!((f64::from(*added) - 3.0 * exact).abs() < 2e-4);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_how_many_there_are() {
+        for (depth, columns) in [(11, 1), (96, 96), (1536, 24), (512, 720), (700, 512), (3, 7), (2, 5), (1, 3)] {
+            let (a, b) = (wave(70, depth, 0.7), wave(columns, depth, 0.3));
+            let rows_of = |range: std::ops::Range<usize>| {
+                let mut out = Array2::zeros((range.len(), columns));
+                rows_times(out.view_mut(), Write::Set, a.slice(s![range, ..]), b.t());
+                out
+            };
+            let all = rows_of(0..70);
+            for range in [0..1, 3..4, 5..16, 7..40, 64..70, 0..69] {
+                assert_eq!(rows_of(range.clone()), all.slice(s![range.clone(), ..]), "{depth} {columns} {range:?}");
+            }
+        }
+    }
+}

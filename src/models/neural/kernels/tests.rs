@@ -1,0 +1,248 @@
+//! Each operation against its plain twin, and its gradients against finite differences.
+
+use candle_core::{Device, Result, Tensor, Var};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{
+    activation::{self, Activation, activate},
+    attention::{self, attention, self_attention},
+    linear::{self, Map, linear},
+    loss::Loss,
+    matmul::{times, times_transposed},
+    mixing::{self, mix, normalised_softplus},
+    moving_average::{self, moving_average},
+    norm::{self, Affine, add_norm, norm},
+    transform,
+};
+use crate::models::neural::{
+    pass::{Pass, Sink},
+    weights::{Init, Weight, Weights},
+};
+
+fn random(dims: &[usize], seed: u64) -> Var {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let values: Vec<f32> = (0..dims.iter().product()).map(|_| random.random_range(-1.5..1.5)).collect();
+    Var::from_vec(values, dims, &Device::Cpu).unwrap()
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn close(left: &[f32], right: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(left.len(), right.len(), "{what}");
+    for (index, (left, right)) in left.iter().zip(right).enumerate() {
+        let apart = (left - right).abs() / right.abs().max(1.0);
+        assert!(apart < tolerance, "{what} at {index}: {left} and {right}");
+    }
+}
+
+/// `fused` and `plain` give the same values and the same gradients, for inputs and weights alike;
+/// both are weighted with the same random numbers to one number.
+fn agree(
+    what: &str,
+    inputs: &[&Var],
+    weights: &[&Weight],
+    fused: impl Fn(&Pass) -> Result<Tensor>,
+    plain: impl Fn(&Pass) -> Result<Tensor>,
+) {
+    let run = |of: &dyn Fn(&Pass) -> Result<Tensor>| {
+        let sink = Sink::default();
+        let out = of(&Pass::training(sink.clone(), 7, 0)).unwrap();
+        let factors = random(out.dims(), 99);
+        let store = (&out * factors.as_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
+        let mut gradients: Vec<Vec<f32>> =
+            inputs.iter().map(|input| values(store.get(input).expect("an input has a gradient"))).collect();
+        for weight in weights {
+            let sink = sink.lock();
+            let own = sink.get(weight).map(<[f32]>::to_vec);
+            gradients.push(own.or_else(|| store.get(weight.tensor()).map(values)).expect("a weight has a gradient"));
+        }
+        (values(&out), gradients)
+    };
+    let (out, gradients) = run(&fused);
+    let (plain_out, plain_gradients) = run(&plain);
+    close(&out, &plain_out, 3e-6, what);
+    for (index, (fused, plain)) in gradients.iter().zip(&plain_gradients).enumerate() {
+        close(fused, plain, 2e-5, &format!("{what}, gradient {index}"));
+    }
+    let inference = fused(&Pass::inference()).unwrap();
+    assert!(!inference.track_op(), "{what} keeps a graph in inference");
+    close(&values(&inference), &plain_out, 3e-6, what);
+}
+
+/// The gradient on the tape is that of differences, along a random direction.
+fn differentiates(what: &str, input: &Var, of: impl Fn(&Tensor, &Pass) -> Result<Tensor>) {
+    let factors = random(of(input, &Pass::inference()).unwrap().dims(), 98);
+    let number = |x: &Tensor, pass: &Pass| -> Result<Tensor> { (of(x, pass)? * factors.as_tensor())?.sum_all() };
+    let pass = || Pass::training(Sink::default(), 7, 0);
+    let store = number(input, &pass()).unwrap().backward().unwrap();
+    let gradient = values(store.get(input).expect("the input has a gradient"));
+    let direction = values(&random(input.dims(), 97));
+    let step = 2e-2f32;
+    let moved = |sign: f32| {
+        let moved: Vec<f32> = values(input).iter().zip(&direction).map(|(x, d)| x + sign * step * d).collect();
+        let moved = Var::from_vec(moved, input.dims(), &Device::Cpu).unwrap();
+        f64::from(number(&moved, &pass()).unwrap().to_scalar::<f32>().unwrap())
+    };
+    let difference = (moved(1.0) - moved(-1.0)) / f64::from(2.0 * step);
+    let along: f64 = gradient.iter().zip(&direction).map(|(g, d)| f64::from(g * d)).sum();
+    assert!((difference - along).abs() < 5e-3 * along.abs().max(1.0), "{what}: {difference} and {along}");
+}
+
+fn weights() -> Weights {
+    Weights::new(5, Device::Cpu)
+}
+
+fn affine(weights: &Weights, width: usize) -> Affine {
+    Affine {
+        weight: weights.trained("weight", &[width], Init::Normal).unwrap(),
+        bias: weights.trained("bias", &[width], Init::Normal).unwrap(),
+    }
+}
+
+#[test]
+fn linear_maps() {
+    let weights = weights();
+    let x = random(&[2, 5, 7], 1);
+    let maps = [weights.linear("a", 7, 4).unwrap(), weights.pointwise("b", 7, 9).unwrap()];
+    let all: Vec<&Weight> = maps.iter().flat_map(|map| [Some(&map.weight), map.bias.as_ref()]).flatten().collect();
+    agree("linear", &[&x], &all, |pass| linear(&x, &maps, pass), |pass| linear::plain(&x, &maps, pass));
+    differentiates("linear", &x, |x, pass| linear(x, &maps, pass));
+    let without_bias = [Map { bias: None, ..maps[0].clone() }];
+    let weight = &without_bias[0].weight;
+    agree(
+        "linear without bias",
+        &[&x],
+        &[weight],
+        |pass| linear(&x, &without_bias, pass),
+        |pass| linear::plain(&x, &without_bias, pass),
+    );
+}
+
+#[test]
+fn layer_norms() {
+    let weights = weights();
+    let (x, branch) = (random(&[3, 2, 21], 1), random(&[3, 2, 21], 2));
+    let affine = affine(&weights, 21);
+    let all = [&affine.weight, &affine.bias];
+    agree("norm", &[&x], &all, |pass| norm(&x, &affine, pass), |pass| norm::plain(&x, &affine, pass));
+    agree(
+        "add-norm",
+        &[&x, &branch],
+        &all,
+        |pass| add_norm(&x, &branch, &affine, None, pass),
+        |pass| norm::plain(&(x.as_tensor() + branch.as_tensor())?, &affine, pass),
+    );
+    differentiates("norm", &x, |x, pass| norm(x, &affine, pass));
+    // With the same key the mask is the same each time, so differences see a smooth function.
+    differentiates("add-norm with dropout", &branch, |branch, pass| {
+        add_norm(&x, branch, &affine, pass.dropout(0.4, 42), pass)
+    });
+}
+
+#[test]
+fn activations() {
+    let x = random(&[4, 33], 1);
+    for kind in [Activation::Gelu, Activation::Relu] {
+        let plain = |_: &Pass| activation::plain(x.as_tensor(), kind);
+        agree("activation", &[&x], &[], |pass| activate(&x, kind, None, pass), plain);
+        differentiates("activation with dropout", &x, |x, pass| activate(x, kind, pass.dropout(0.3, 33), pass));
+    }
+}
+
+#[test]
+fn attentions() {
+    // More queries than a block of them.
+    for (tokens, heads) in [(11, 4), (130, 2)] {
+        let qkv = random(&[2, tokens, 3 * 8], 1);
+        agree(
+            "self-attention",
+            &[&qkv],
+            &[],
+            |pass| self_attention(&qkv, heads, None, pass),
+            |_| attention::plain(&qkv.narrow(2, 0, 8)?, &qkv.narrow(2, 8, 16)?, heads),
+        );
+        let (queries, kv) = (random(&[2, 70, 8], 2), random(&[2, tokens, 16], 3));
+        agree(
+            "attention",
+            &[&queries, &kv],
+            &[],
+            |pass| attention(&queries, &kv, heads, None, pass),
+            |_| attention::plain(&queries, &kv, heads),
+        );
+        differentiates("self-attention with dropout", &qkv, |qkv, pass| {
+            self_attention(qkv, heads, pass.dropout(0.3, heads * tokens * tokens), pass)
+        });
+        differentiates("attention with dropout", &kv, |kv, pass| {
+            attention(&queries, kv, heads, pass.dropout(0.3, heads * 70 * tokens), pass)
+        });
+    }
+}
+
+#[test]
+fn moving_averages() {
+    for (time, width) in [(40, 25), (9, 3), (5, 25), (6, 1)] {
+        let x = random(&[2, 3, time], 1);
+        let plain = |_: &Pass| moving_average::plain(&x, width);
+        agree("moving average", &[&x], &[], |pass| moving_average(&x, width, pass), plain);
+        differentiates("moving average", &x, |x, pass| moving_average(x, width, pass));
+    }
+}
+
+#[test]
+fn mixing_of_variates() {
+    let weights = weights();
+    let weight = weights.trained("weight_mat", &[1, 6, 6], Init::IdentityPlusNormal).unwrap();
+    agree(
+        "normalised softplus",
+        &[],
+        &[&weight],
+        |pass| normalised_softplus(&weight, pass),
+        |pass| mixing::plain_softplus(&pass.tensor(&weight)),
+    );
+    let (matrix, x) = (random(&[1, 6, 6], 1), random(&[3, 6, 10], 2));
+    agree(
+        "mix",
+        &[&matrix, &x],
+        &[],
+        |pass| mix(&matrix, &x, pass),
+        |_| matrix.broadcast_as((3, 6, 6))?.contiguous()?.matmul(&x),
+    );
+    differentiates("mix", &x, |x, pass| mix(&matrix, x, pass));
+}
+
+#[test]
+fn fixed_transforms() {
+    let (matrix, x) = (random(&[7, 7], 1).as_detached_tensor(), random(&[3, 2, 7], 2));
+    let plain = |_: &Pass| x.broadcast_matmul(&matrix);
+    agree("transform", &[&x], &[], |pass| transform::transform(&x, &matrix, pass), plain);
+}
+
+#[test]
+fn products_on_the_tape() {
+    let (a, b, c) = (random(&[3, 2, 7], 1), random(&[7, 5], 2), random(&[5, 7], 3));
+    agree("times", &[&a, &b], &[], |pass| times(&a, &b, pass), |_| a.reshape((6, 7))?.matmul(&b)?.reshape((3, 2, 5)));
+    agree(
+        "times transposed",
+        &[&a, &c],
+        &[],
+        |pass| times_transposed(&a, &c, pass),
+        |_| a.reshape((6, 7))?.matmul(&c.t()?)?.reshape((3, 2, 5)),
+    );
+}
+
+#[test]
+fn losses() {
+    let (forecast, target) = (random(&[2, 3, 8], 1), random(&[2, 3, 8], 2).as_detached_tensor());
+    for loss in [Loss::Mse, Loss::L1, Loss::WeightedL1] {
+        let on_tape = loss.on_tape(&forecast, &target, 48).unwrap();
+        let plain = loss.plain(&forecast, &target, 48).unwrap();
+        close(&values(&on_tape), &values(&plain), 1e-6, "loss");
+        let gradient = |of: &Tensor| values(of.backward().unwrap().get(&forecast).unwrap());
+        close(&gradient(&on_tape), &gradient(&plain), 1e-6, "loss gradient");
+        let sum = loss.sum(&values(&forecast), &values(&target), 8) / 48.0;
+        assert!((sum - f64::from(values(&plain)[0])).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,248 @@
+//! Forecasters trained by gradient descent.
+//!
+//! A [`Network`] is what a paper describes: weights and a forward pass. [`Neural`] makes a forecaster of
+//! any of them: one training loop, one way to save, load and predict. candle keeps the tape; what is
+//! hot runs in `kernels/`.
+
+pub mod golden;
+mod input;
+pub mod itransformer;
+mod kernels;
+mod layers;
+pub mod linear;
+pub mod olinear;
+mod pass;
+mod trainer;
+mod training;
+mod weights;
+
+use std::path::Path;
+
+use candle_core::Tensor;
+use ndarray::{Array3, Axis};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+pub use self::{
+    input::Input,
+    kernels::{activation::Activation, loss::Loss},
+    pass::{Pass, Sink},
+    trainer::{Optimizer, Trainer, gradients},
+    training::{Schedule, Training},
+    weights::{Init, Weight, Weights},
+};
+use crate::{
+    Error, Result,
+    forecaster::{BuildContext, Device, FitObserver, Forecaster},
+    windows::{Lookback, WindowShape, Windows},
+};
+
+/// A network that the trainer can train. Its weights come from `Weights`, its numbers from `Params`.
+pub trait Network: Send + Sync + Sized + 'static {
+    /// The name in the registry.
+    const NAME: &'static str;
+    /// What it is, in one line.
+    const ABOUT: &'static str;
+    type Params: Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static;
+    /// Names that a checkpoint may have for weights, each with ours.
+    const ALIASES: &'static [(&'static str, &'static str)] = &[];
+
+    /// # Errors
+    /// If the params do not go with one another or with the shape.
+    fn build(params: &Self::Params, shape: WindowShape, weights: &Weights) -> Result<Self>;
+
+    /// The forecast `[batch, variates, horizon]`.
+    ///
+    /// In inference the forecast for a window must not depend on the others in its batch, to the last
+    /// bit.
+    ///
+    /// # Errors
+    /// If a tensor has another shape than the network was built for.
+    fn forward(&self, input: &Input, pass: &Pass) -> candle_core::Result<Tensor>;
+
+    /// Sets what is computed from the training windows and not learnt by descent.
+    ///
+    /// # Errors
+    /// If it cannot be computed from these windows.
+    fn calibrate(&mut self, _train: &Windows<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Prepares inference with the weights as they are now: what is the same for every window is
+    /// computed here, once.
+    ///
+    /// # Errors
+    /// If the weights cannot be read.
+    fn fold(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// What training makes small: by default the error of the forecast. `count` is the number of target
+    /// values in the whole batch, of which these windows may be a part.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    fn loss(
+        &self,
+        input: &Input,
+        target: &Tensor,
+        loss: Loss,
+        count: usize,
+        pass: &Pass,
+    ) -> candle_core::Result<Tensor> {
+        loss.on_tape(&self.forward(input, pass)?, target, count)
+    }
+}
+
+/// `[network]` and `[training]` of a preset.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NeuralParams<P: Default> {
+    pub network: P,
+    pub training: Training,
+}
+
+/// The forecaster that a network makes.
+pub struct Neural<N: Network> {
+    params: NeuralParams<N::Params>,
+    context: BuildContext,
+    network: N,
+    weights: Weights,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The weights are as they were drawn.
+    Drawn,
+    /// They come from a file; training goes on from them.
+    Loaded,
+    Fitted,
+}
+
+const WEIGHTS_FILE: &str = "weights.safetensors";
+
+/// Rows (windows × variates) that go through a network at once in inference: few enough for what it
+/// keeps of them to stay in the cache, enough to keep its products busy.
+const ROWS_AT_ONCE: usize = 512;
+
+impl<N: Network> Neural<N> {
+    /// # Errors
+    /// If the params do not go with one another or with the shape of the windows.
+    pub fn new(params: NeuralParams<N::Params>, context: &BuildContext) -> Result<Self> {
+        params.training.check(N::NAME)?;
+        let (network, weights) = draw(&params, context)?;
+        Ok(Self { params, context: *context, network, weights, state: State::Drawn })
+    }
+
+    /// The weights, by the names of the reference's state dict.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Takes the weights as they were drawn for fitted ones; for measurements and tests, where any
+    /// weights will do.
+    ///
+    /// # Errors
+    /// If what is computed from the training windows cannot be.
+    pub fn take_as_fitted(&mut self, train: &Windows<'_>) -> Result<()> {
+        self.network.calibrate(train)?;
+        self.network.fold()?;
+        self.state = State::Loaded;
+        Ok(())
+    }
+
+    /// The network itself.
+    pub fn network(&self) -> &N {
+        &self.network
+    }
+
+    fn forecast(&self, lookback: &Lookback) -> candle_core::Result<Array3<f32>> {
+        let WindowShape { horizon, variates, .. } = self.context.shape;
+        let batch = lookback.values.len_of(Axis(0));
+        let device = self.weights.device();
+        let mut forecast = Array3::zeros((batch, horizon, variates));
+        let at_once = (ROWS_AT_ONCE / variates).max(1);
+        let input = Input::of_lookback(lookback, self.context.shape, &device)?;
+        for first in (0..batch).step_by(at_once) {
+            let part = input.narrow(first, at_once.min(batch - first))?;
+            let values = self.network.forward(&part, &Pass::inference())?.flatten_all()?.to_vec1::<f32>()?;
+            for (index, window) in values.chunks_exact(variates * horizon).enumerate() {
+                let mut slot = forecast.index_axis_mut(Axis(0), first + index);
+                for (variate, steps) in window.chunks_exact(horizon).enumerate() {
+                    slot.column_mut(variate).iter_mut().zip(steps).for_each(|(slot, step)| *slot = *step);
+                }
+            }
+        }
+        Ok(forecast)
+    }
+}
+
+fn draw<N: Network>(params: &NeuralParams<N::Params>, context: &BuildContext) -> Result<(N, Weights)> {
+    let weights = Weights::new(context.seed, device(context.device)?);
+    Ok((N::build(&params.network, context.shape, &weights)?, weights))
+}
+
+fn device(device: Device) -> Result<candle_core::Device> {
+    match device {
+        Device::Cpu => Ok(candle_core::Device::Cpu),
+    }
+}
+
+impl<N: Network> Forecaster for Neural<N> {
+    fn fit(&mut self, train: &Windows<'_>, valid: &Windows<'_>, observer: &mut dyn FitObserver) -> Result<()> {
+        if self.state == State::Fitted {
+            (self.network, self.weights) = draw(&self.params, &self.context)?;
+        }
+        if self.state != State::Loaded {
+            self.network.calibrate(train)?;
+        }
+        let seed = self.context.seed;
+        trainer::train(&mut self.network, &self.weights, &self.params.training, seed, train, valid, observer)?;
+        self.network.fold()?;
+        self.state = State::Fitted;
+        Ok(())
+    }
+
+    fn predict(&self, lookback: &Lookback) -> Result<Array3<f32>> {
+        if self.state == State::Drawn {
+            return Err(Error::NotFitted(N::NAME));
+        }
+        let shape = self.context.shape;
+        let (_, rows, variates) = lookback.values.dim();
+        if rows < shape.lookback || variates != shape.variates {
+            return Err(Error::Shape(format!(
+                "a lookback of {rows} rows and {variates} variates, where {} needs {} and {}",
+                N::NAME,
+                shape.lookback,
+                shape.variates
+            )));
+        }
+        self.forecast(lookback).map_err(tensor_error)
+    }
+
+    fn save(&self, dir: &Path) -> Result<()> {
+        match self.state {
+            State::Drawn => Err(Error::NotFitted(N::NAME)),
+            _ => self.weights.save(&dir.join(WEIGHTS_FILE)),
+        }
+    }
+
+    fn load(&mut self, dir: &Path) -> Result<()> {
+        self.weights.load(&dir.join(WEIGHTS_FILE), N::ALIASES)?;
+        self.network.fold()?;
+        self.state = State::Loaded;
+        Ok(())
+    }
+}
+
+/// A fault of the tensor library, in our words: its backtrace is of no use to a reader.
+fn tensor_error(error: candle_core::Error) -> Error {
+    Error::other(format!("tensor operation: {error}"))
+}
+
+fn check_dropout(model: &str, dropout: f64) -> Result<()> {
+    match (0.0..1.0).contains(&dropout) {
+        true => Ok(()),
+        false => Err(Error::params(model, format!("dropout must be at least 0 and below 1, not {dropout}"))),
+    }
+}

@@ -1,0 +1,382 @@
+//! OLinear and OLinear-C: linear layers in a basis where time is decorrelated.
+//!
+//! Yue et al., "OLinear: A Linear Model for Time Series Forecasting in Orthogonally Transformed
+//! Domain", NeurIPS 2025, <https://arxiv.org/abs/2505.08550>. Weight names are those of the authors'
+//! checkpoint, which has the encoder a second time below `ortho_trans.1`. Its two bases are no part of a
+//! checkpoint of theirs; they are of ours.
+//!
+//! The basis follows from the training rows. The authors take the first 60 % of the file for the ETT
+//! sets, which reaches into the validation rows.
+//!
+//! Before its first normalisation, and between its last one and its last activation, the network is
+//! linear, and its embedding has rank one. So the embedding, 16 times wider than the window, is never
+//! made: its weights are folded first. The same holds for the way back; there folding pays when there
+//! are more rows than d_model, and in inference.
+
+mod basis;
+
+use candle_core::{Result, Tensor};
+use ndarray::{Array2, s};
+use serde::{Deserialize, Serialize};
+
+pub use self::basis::Correlation;
+use super::{
+    Input, Network,
+    kernels::{
+        activation::{Activation, activate},
+        linear::{Map, linear},
+        matmul::{times, times_transposed},
+        mixing::{mix, normalised_softplus},
+        norm::{Affine, add_norm, norm},
+        transform::transform,
+    },
+    layers::{FeedForward, InstanceNorm},
+    pass::Pass,
+    tensor_error,
+    weights::{Init, Weight, Weights},
+};
+use crate::{
+    Error,
+    windows::{WindowShape, Windows},
+};
+
+/// `[network]` of a preset for OLinear and OLinear-C.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OLinearParams {
+    /// Copies of each value, each with a factor of its own.
+    pub embed_size: usize,
+    pub d_model: usize,
+    pub d_ff: usize,
+    /// Encoder layers.
+    pub layers: usize,
+    /// Share of elements dropped in training.
+    pub dropout: f64,
+    /// What the basis diagonalises.
+    pub correlation: Correlation,
+}
+
+impl Default for OLinearParams {
+    fn default() -> Self {
+        let correlation = Correlation::LowerTriangle;
+        Self { embed_size: 16, d_model: 512, d_ff: 512, layers: 2, dropout: 0.1, correlation }
+    }
+}
+
+/// The authors' checkpoint holds the encoder under two names.
+const ENCODER_TWICE: &[(&str, &str)] = &[("ortho_trans.1.", "encoder.")];
+
+/// NormLin with learnt weights.
+pub struct OLinear(Body);
+
+/// NormLin with the softmax of the correlation of variates, which is not learnt.
+pub struct OLinearC(Body);
+
+impl Network for OLinear {
+    const NAME: &'static str = "olinear";
+    const ABOUT: &'static str = "linear layers in a basis where time is decorrelated (Yue et al., 2025)";
+    type Params = OLinearParams;
+    const ALIASES: &'static [(&'static str, &'static str)] = ENCODER_TWICE;
+
+    fn build(params: &OLinearParams, shape: WindowShape, weights: &Weights) -> crate::Result<Self> {
+        Body::new(Self::NAME, params, shape, weights, true).map(Self)
+    }
+
+    fn forward(&self, input: &Input, pass: &Pass) -> Result<Tensor> {
+        self.0.forward(input, pass)
+    }
+
+    fn calibrate(&mut self, train: &Windows<'_>) -> crate::Result<()> {
+        self.0.calibrate(train)
+    }
+
+    fn fold(&mut self) -> crate::Result<()> {
+        self.0.fold()
+    }
+}
+
+impl Network for OLinearC {
+    const NAME: &'static str = "olinear-c";
+    const ABOUT: &'static str = "OLinear, its variates mixed by their correlation (Yue et al., 2025)";
+    type Params = OLinearParams;
+    const ALIASES: &'static [(&'static str, &'static str)] = ENCODER_TWICE;
+
+    fn build(params: &OLinearParams, shape: WindowShape, weights: &Weights) -> crate::Result<Self> {
+        Body::new(Self::NAME, params, shape, weights, false).map(Self)
+    }
+
+    fn forward(&self, input: &Input, pass: &Pass) -> Result<Tensor> {
+        self.0.forward(input, pass)
+    }
+
+    fn calibrate(&mut self, train: &Windows<'_>) -> crate::Result<()> {
+        self.0.calibrate(train)
+    }
+
+    fn fold(&mut self) -> crate::Result<()> {
+        self.0.fold()
+    }
+}
+
+struct Body {
+    name: &'static str,
+    params: OLinearParams,
+    shape: WindowShape,
+    /// The bases of lookback and horizon, `[length, length]`, one vector a row.
+    bases: [Weight; 2],
+    scale: Weight,
+    shift: Weight,
+    embedding: Weight,
+    /// Added in the basis of the lookback, and behind that of the horizon.
+    deltas: [Weight; 2],
+    inner: Map,
+    layers: Vec<Layer>,
+    norm: Affine,
+    outer: Map,
+    head: [Map; 2],
+    /// The mixing of OLinear-C.
+    mixing: Option<Weight>,
+    folded: Option<Folded>,
+}
+
+struct Layer {
+    mixing: Option<Weight>,
+    value: Map,
+    out: Map,
+    norm: Affine,
+    feed_forward: FeedForward,
+}
+
+/// What is the same for every window: a matrix, and a bias for each variate or for all.
+struct Folded {
+    inner: (Tensor, Tensor),
+    /// Of each layer: how variates are mixed, and both of its maps in one.
+    layers: Vec<(Tensor, Tensor, Tensor)>,
+    outer: (Tensor, Tensor),
+}
+
+impl Body {
+    fn new(
+        name: &'static str,
+        params: &OLinearParams,
+        shape: WindowShape,
+        weights: &Weights,
+        learnt: bool,
+    ) -> crate::Result<Self> {
+        let OLinearParams { embed_size, d_model, d_ff, layers, dropout, .. } = *params;
+        if [embed_size, d_model, d_ff].contains(&0) {
+            return Err(Error::params(name, "embed_size, d_model and d_ff must be at least 1"));
+        }
+        super::check_dropout(name, dropout)?;
+        let WindowShape { lookback, horizon, variates, .. } = shape;
+        let encoder = weights.at("encoder");
+        let layer = |index| -> crate::Result<Layer> {
+            let weights = encoder.at(format!("attn_layers.{index}"));
+            let mixing = || weights.trained("weight_mat", &[1, variates, variates], Init::IdentityPlusNormal);
+            Ok(Layer {
+                mixing: learnt.then(mixing).transpose()?,
+                value: weights.linear("v_proj", d_model, d_model)?,
+                out: weights.linear("out_proj", d_model, d_model)?,
+                norm: weights.affine("norm1", d_model)?,
+                feed_forward: FeedForward::new(d_model, d_ff, Activation::Gelu, dropout, &weights)?,
+            })
+        };
+        let constant = |name, dims: &[usize], value| weights.trained(name, dims, Init::Constant(value));
+        Ok(Self {
+            name,
+            params: params.clone(),
+            shape,
+            bases: [weights.buffer("q_mat", &[lookback, lookback])?, weights.buffer("q_out_mat", &[horizon, horizon])?],
+            scale: constant("revin_layer.affine_weight", &[variates], 1.0)?,
+            shift: constant("revin_layer.affine_bias", &[variates], 0.0)?,
+            embedding: weights.trained("embeddings", &[1, embed_size], Init::Normal)?,
+            deltas: [
+                constant("delta1", &[1, variates, 1, lookback], 0.0)?,
+                constant("delta2", &[1, variates, 1, horizon], 0.0)?,
+            ],
+            inner: weights.linear("ortho_trans.0", embed_size * lookback, d_model)?,
+            layers: (0..layers).map(layer).collect::<crate::Result<_>>()?,
+            norm: encoder.affine("norm", d_model)?,
+            outer: weights.linear("ortho_trans.2", d_model, embed_size * horizon)?,
+            head: [weights.linear("fc.0", embed_size * horizon, d_ff)?, weights.linear("fc.2", d_ff, horizon)?],
+            mixing: (!learnt).then(|| weights.buffer("mixing", &[1, variates, variates])).transpose()?,
+            folded: None,
+        })
+    }
+
+    fn calibrate(&mut self, train: &Windows<'_>) -> crate::Result<()> {
+        let runs: Vec<_> = train.runs().collect();
+        for basis in &self.bases {
+            let length = basis.dims()[0];
+            let variates = runs.iter().flat_map(|run| {
+                let rows = run.series.values().slice_move(s![run.rows.clone(), ..]);
+                (0..self.shape.variates).map(move |variate| rows.index_axis_move(ndarray::Axis(1), variate))
+            });
+            // Where nothing varies, one basis is as good as another.
+            let lower = basis::correlation(variates, length, self.params.correlation);
+            let (vectors, _) = basis::eigenvectors(&lower.unwrap_or_else(|| Array2::eye(length)))?;
+            basis.set(&vectors.iter().map(|entry| *entry as f32).collect::<Vec<_>>())?;
+        }
+        if let Some(mixing) = &self.mixing {
+            let column = |variate| -> Vec<f64> {
+                runs.iter().flat_map(|run| run.series.variate(variate)[run.rows.clone()].iter().copied()).collect()
+            };
+            let columns: Vec<_> = (0..self.shape.variates).map(column).collect();
+            mixing.set(&softmax_rows(&basis::between_variates(&columns)))?;
+        }
+        Ok(())
+    }
+
+    fn forward(&self, input: &Input, pass: &Pass) -> Result<Tensor> {
+        let (batch, variates, _) = input.values.dims3()?;
+        let folded = self.folded.as_ref().filter(|_| !pass.is_training());
+        let (values, instance) = InstanceNorm::of(&input.values)?;
+        let (scale, shift) = (self.per_variate(&self.scale, pass)?, self.per_variate(&self.shift, pass)?);
+        let values = values.broadcast_mul(&scale)?.broadcast_add(&shift)?;
+        let mut z = match folded {
+            Some(Folded { inner: (weight, bias), .. }) => {
+                times_transposed(&values, weight, pass)?.broadcast_add(bias)?
+            }
+            None => {
+                let (weight, bias) = self.folded_inner(pass)?;
+                let values = transform(&values, &self.basis(0, pass).t()?, pass)?;
+                times_transposed(&values, &weight, pass)?.broadcast_add(&bias)?
+            }
+        }; // [batch, variates, d_model]
+        for (index, layer) in self.layers.iter().enumerate() {
+            z = match folded {
+                Some(folded) => layer.folded(&z, &folded.layers[index], pass)?,
+                None => layer.forward(&z, self.mixing.as_ref(), self.params.dropout, pass)?,
+            };
+        }
+        let z = norm(&z, &self.norm, pass)?;
+        let inner = match folded {
+            Some(Folded { outer: (weight, bias), .. }) => times_transposed(&z, weight, pass)?.broadcast_add(bias)?,
+            None if batch * variates > self.params.d_model => {
+                let (weight, bias) = self.folded_outer(pass)?;
+                times_transposed(&z, &weight, pass)?.broadcast_add(&bias)?
+            }
+            None => self.outer(&z, pass)?,
+        };
+        let inner = activate(&inner, Activation::Gelu, None, pass)?;
+        let forecast = linear(&inner, std::slice::from_ref(&self.head[1]), pass)?;
+        let forecast = pass.drop_out(forecast, self.params.dropout)?;
+        let forecast = forecast.broadcast_sub(&shift)?.broadcast_div(&(scale + 1e-10)?)?;
+        instance.undo(&forecast)
+    }
+
+    /// From the last normalisation to the last activation, step by step.
+    fn outer(&self, z: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let (batch, variates, _) = z.dims3()?;
+        let (embed_size, horizon) = (self.params.embed_size, self.shape.horizon);
+        let wide = linear(z, std::slice::from_ref(&self.outer), pass)?;
+        let wide = wide.reshape((batch, variates, embed_size, horizon))?;
+        let wide = transform(&wide, &self.basis(1, pass), pass)?.broadcast_add(&pass.tensor(&self.deltas[1]))?;
+        // The head wants the copies of each step side by side.
+        let wide = wide.transpose(2, 3)?.contiguous()?.reshape((batch, variates, horizon * embed_size))?;
+        linear(&wide, std::slice::from_ref(&self.head[0]), pass)
+    }
+
+    /// The map from the basis of the lookback to the first layer: with φ the embedding and W its weight,
+    /// Σₑ φₑ Wₑ for the values and Σₑ Wₑ for what is added to them.
+    fn folded_inner(&self, pass: &Pass) -> Result<(Tensor, Tensor)> {
+        let (d_model, lookback, embed_size) = (self.params.d_model, self.shape.lookback, self.params.embed_size);
+        let weight = pass.tensor(&self.inner.weight).reshape((d_model, embed_size, lookback))?;
+        let embedding = pass.tensor(&self.embedding).reshape((1, embed_size, 1))?;
+        let of_values = weight.broadcast_mul(&embedding)?.sum(1)?;
+        let delta = pass.tensor(&self.deltas[0]).reshape(((), lookback))?;
+        let bias = times_transposed(&delta, &weight.sum(1)?, pass)?;
+        Ok((of_values, bias.broadcast_add(&self.bias(&self.inner, pass))?))
+    }
+
+    /// The map from the last layer to the last activation.
+    fn folded_outer(&self, pass: &Pass) -> Result<(Tensor, Tensor)> {
+        let (d_ff, horizon, embed_size) = (self.params.d_ff, self.shape.horizon, self.params.embed_size);
+        let head = pass.tensor(&self.head[0].weight).reshape((d_ff, horizon, embed_size))?;
+        let by_copy = head.transpose(1, 2)?.contiguous()?; // [d_ff, embed_size, horizon]
+        let back = transform(&by_copy, &self.basis(1, pass).t()?, pass)?.reshape((d_ff, embed_size * horizon))?;
+        let weight = times(&back, &pass.tensor(&self.outer.weight), pass)?;
+        let delta = pass.tensor(&self.deltas[1]).reshape(((), horizon))?;
+        let of_bias = times_transposed(&self.bias(&self.outer, pass).unsqueeze(0)?, &back, pass)?;
+        let bias = times_transposed(&delta, &head.sum(2)?, pass)?.broadcast_add(&of_bias)?;
+        Ok((weight, bias.broadcast_add(&self.bias(&self.head[0], pass))?))
+    }
+
+    fn basis(&self, index: usize, pass: &Pass) -> Tensor {
+        pass.tensor(&self.bases[index]).detach()
+    }
+
+    fn bias(&self, map: &Map, pass: &Pass) -> Tensor {
+        pass.tensor(map.bias.as_ref().expect("the maps of this network have a bias"))
+    }
+
+    fn per_variate(&self, weight: &Weight, pass: &Pass) -> Result<Tensor> {
+        pass.tensor(weight).reshape((1, (), 1))
+    }
+
+    fn fold(&mut self) -> crate::Result<()> {
+        let pass = Pass::inference();
+        let fold = || -> Result<Folded> {
+            let (inner, bias) = self.folded_inner(&pass)?;
+            let layers = self.layers.iter().map(|layer| layer.fold(self.mixing.as_ref(), &pass));
+            Ok(Folded {
+                inner: (times(&inner, &self.basis(0, &pass), &pass)?, bias),
+                layers: layers.collect::<Result<_>>()?,
+                outer: self.folded_outer(&pass)?,
+            })
+        };
+        self.folded = Some(fold().map_err(|error| match tensor_error(error) {
+            Error::Other(error) => Error::other(format!("{}: {error}", self.name)),
+            error => error,
+        })?);
+        Ok(())
+    }
+}
+
+impl Layer {
+    fn mixing(&self, fixed: Option<&Weight>, pass: &Pass) -> Result<Tensor> {
+        match (&self.mixing, fixed) {
+            (Some(learnt), _) => normalised_softplus(learnt, pass),
+            (None, Some(fixed)) => Ok(pass.tensor(fixed).detach()),
+            (None, None) => unreachable!("variates are mixed by learnt or by fixed weights"),
+        }
+    }
+
+    fn forward(&self, z: &Tensor, fixed: Option<&Weight>, dropout: f64, pass: &Pass) -> Result<Tensor> {
+        let (_, variates, d_model) = z.dims3()?;
+        let mixing = self.mixing(fixed, pass)?;
+        // One mask for all windows of a batch: what is dropped is a weight.
+        let mixing = match pass.dropout(dropout, 0) {
+            Some(mask) => mask.apply(&mixing)?,
+            None => mixing,
+        };
+        let values = linear(z, std::slice::from_ref(&self.value), pass)?;
+        let mixed = linear(&mix(&mixing, &values, pass)?, std::slice::from_ref(&self.out), pass)?;
+        let z = add_norm(z, &mixed, &self.norm, pass.dropout(dropout, variates * d_model), pass)?;
+        self.feed_forward.forward(&z, pass)
+    }
+
+    /// Rows of the mixing sum to 1, so that a bias goes through it unchanged, and both maps are one.
+    fn fold(&self, fixed: Option<&Weight>, pass: &Pass) -> Result<(Tensor, Tensor, Tensor)> {
+        let (value, out) = (pass.tensor(&self.value.weight), pass.tensor(&self.out.weight));
+        let bias = |map: &Map| pass.tensor(map.bias.as_ref().expect("the maps of this network have a bias"));
+        let through = times_transposed(&bias(&self.value).unsqueeze(0)?, &out, pass)?.squeeze(0)?;
+        Ok((self.mixing(fixed, pass)?, times(&out, &value, pass)?, (through + bias(&self.out))?))
+    }
+
+    fn folded(&self, z: &Tensor, (mixing, weight, bias): &(Tensor, Tensor, Tensor), pass: &Pass) -> Result<Tensor> {
+        let mixed = times_transposed(&mix(mixing, z, pass)?, weight, pass)?.broadcast_add(bias)?;
+        self.feed_forward.forward(&add_norm(z, &mixed, &self.norm, None, pass)?, pass)
+    }
+}
+
+/// The softmax of each row, one row after the other.
+fn softmax_rows(matrix: &Array2<f64>) -> Vec<f32> {
+    let mut values = Vec::with_capacity(matrix.len());
+    for row in matrix.rows() {
+        let exponentials = row.mapv(f64::exp);
+        let sum = exponentials.sum();
+        values.extend(exponentials.iter().map(|value| (value / sum) as f32));
+    }
+    values
+}

@@ -1,0 +1,139 @@
+//! One pass through a network: whether it is for training, where gradients go, which mask each dropout
+//! has.
+
+use std::{
+    cell::Cell,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use candle_core::{Result, Tensor};
+
+use super::{
+    kernels::{dropout::Dropout, product::Write},
+    weights::Weight,
+};
+
+/// What a forward pass has to know besides its input.
+///
+/// A network calls the same operations in the same order each time; the order numbers them, and
+/// dropout masks are keyed by seed, step and number.
+pub struct Pass {
+    training: Option<Training>,
+    operations: Cell<u32>,
+}
+
+struct Training {
+    sink: Sink,
+    /// Follows from the seed of the run and the number of the step.
+    key: u64,
+    /// Windows of the batch that come before those of this shard.
+    first: usize,
+}
+
+impl Pass {
+    /// A forecast: no dropout, nothing kept for gradients.
+    pub fn inference() -> Self {
+        Self { training: None, operations: Cell::new(0) }
+    }
+
+    /// A part of a training step, of the windows from `first` on.
+    pub fn training(sink: Sink, key: u64, first: usize) -> Self {
+        Self { training: Some(Training { sink, key, first }), operations: Cell::new(0) }
+    }
+
+    pub fn is_training(&self) -> bool {
+        self.training.is_some()
+    }
+
+    /// Where gradients of weights go, when training.
+    pub fn sink(&self) -> Option<Sink> {
+        self.training.as_ref().map(|training| training.sink.clone())
+    }
+
+    /// A weight as a tensor: on the tape when training.
+    pub fn tensor(&self, weight: &Weight) -> Tensor {
+        match self.training {
+            Some(_) => weight.tensor().clone(),
+            None => weight.tensor().detach(),
+        }
+    }
+
+    /// The mask of the next dropout, for a tensor of `per_window` elements a window; none when there is
+    /// nothing to drop.
+    pub fn dropout(&self, probability: f64, per_window: usize) -> Option<Dropout> {
+        let training = self.training.as_ref().filter(|_| probability > 0.0)?;
+        let operation = self.operations.replace(self.operations.get() + 1);
+        let key = training.key.wrapping_add(u64::from(operation));
+        Some(Dropout::new(probability, key, training.first * per_window))
+    }
+
+    /// `x [batch, ..]` with elements dropped, when training.
+    ///
+    /// # Errors
+    /// If the tensor is not contiguous.
+    pub fn drop_out(&self, x: Tensor, probability: f64) -> Result<Tensor> {
+        match self.dropout(probability, x.elem_count() / x.dim(0)?) {
+            Some(dropout) => dropout.apply(&x.contiguous()?),
+            None => Ok(x),
+        }
+    }
+}
+
+/// Where the gradients of one shard are added up; shared by all operations of its pass.
+#[derive(Clone, Default)]
+pub struct Sink(Arc<Mutex<Gradients>>);
+
+impl Sink {
+    /// For the gradient so far.
+    ///
+    /// # Panics
+    /// If a thread panicked while it wrote.
+    pub fn lock(&self) -> MutexGuard<'_, Gradients> {
+        self.0.lock().expect("no thread panics while it writes a gradient")
+    }
+}
+
+/// The gradient of each weight, by its slot.
+#[derive(Default)]
+pub struct Gradients {
+    parts: Vec<Part>,
+}
+
+#[derive(Default)]
+struct Part {
+    values: Vec<f32>,
+    written: bool,
+}
+
+impl Gradients {
+    /// All zero again; memory is kept.
+    pub fn clear(&mut self) {
+        self.parts.iter_mut().for_each(|part| part.written = false);
+    }
+
+    /// Where to write the gradient of `weight`, and whether something is there to be added to.
+    pub fn of(&mut self, weight: &Weight) -> (&mut [f32], Write) {
+        if self.parts.len() <= weight.slot() {
+            self.parts.resize_with(weight.slot() + 1, Part::default);
+        }
+        let part = &mut self.parts[weight.slot()];
+        let write = if part.written { Write::Add } else { Write::Set };
+        part.values.resize(weight.len(), 0.0);
+        part.written = true;
+        (&mut part.values, write)
+    }
+
+    /// Adds `values` to the gradient of `weight`.
+    pub fn add(&mut self, weight: &Weight, values: &[f32]) {
+        let (into, write) = self.of(weight);
+        match write {
+            Write::Set => into.copy_from_slice(values),
+            Write::Add => into.iter_mut().zip(values).for_each(|(into, value)| *into += value),
+        }
+    }
+
+    /// The gradient of `weight`; none where nothing was written.
+    pub fn get(&self, weight: &Weight) -> Option<&[f32]> {
+        self.parts.get(weight.slot()).filter(|part| part.written).map(|part| part.values.as_slice())
+    }
+}

@@ -1,0 +1,262 @@
+//! The one training loop.
+//!
+//! A batch is cut into shards; threads take shards, each with a tape of its own over the shared
+//! weights, and the gradients are added in the order of shards. The same seed gives the same bits for
+//! any number of threads.
+
+use std::{sync::Mutex, time::Instant};
+
+use candle_core::{Device, Tensor};
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+use super::{
+    Input, Network, Pass, Sink, Training, Weight, Weights,
+    kernels::{
+        adam::{Moments, Rule, Update},
+        dropout::mix,
+        loss::Loss,
+    },
+    tensor_error,
+};
+use crate::{
+    Error, Result,
+    forecaster::{EpochReport, FitObserver, FitProgress},
+    windows::Windows,
+};
+
+/// Windows whose validation errors are added up together; the sums are added in order.
+const BLOCK: usize = 64;
+
+/// Trains the weights of `network` and leaves them at the epoch that was best on `valid`.
+pub fn train<N: Network>(
+    network: &mut N,
+    weights: &Weights,
+    plan: &Training,
+    seed: u64,
+    train: &Windows<'_>,
+    valid: &Windows<'_>,
+    observer: &mut dyn FitObserver,
+) -> Result<()> {
+    let mut trainer = Trainer::new(weights, plan, seed);
+    let steps = match train.len() / plan.batch_size {
+        whole if whole > 0 && plan.drop_last => whole,
+        _ => train.len().div_ceil(plan.batch_size),
+    };
+    let total = steps * plan.epochs;
+    let mut best: Option<(f64, Vec<Vec<f32>>)> = None;
+    let mut without_improvement = 0;
+    for epoch in 1..=plan.epochs {
+        let start = Instant::now();
+        let mut order: Vec<usize> = (0..train.len()).collect();
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(key(seed, Purpose::Order, epoch)));
+        let mut sum = 0.0;
+        let mut rate = 0.0;
+        for (index, batch) in order.chunks(plan.batch_size).take(steps).enumerate() {
+            let done = (epoch - 1) * steps + index;
+            rate = plan.schedule.rate(plan.learning_rate, epoch, plan.epochs, done as f64 / total as f64);
+            let loss = trainer.step(network, train, batch, rate)?;
+            if !loss.is_finite() {
+                return Err(Error::Diverged { epoch, step: index + 1, learning_rate: rate });
+            }
+            sum += loss;
+            let progress = FitProgress { done: done + 1, total, unit: "step", loss: Some(loss) };
+            if observer.progress(progress).is_break() {
+                return Err(Error::Interrupted);
+            }
+        }
+        network.fold()?;
+        let valid_loss = mean_loss(network, weights, valid, plan.loss)?;
+        if !valid_loss.is_finite() {
+            return Err(Error::Diverged { epoch, step: steps, learning_rate: rate });
+        }
+        let report = EpochReport {
+            epoch,
+            train_loss: sum / steps as f64,
+            valid_loss,
+            learning_rate: rate,
+            seconds: start.elapsed().as_secs_f64(),
+        };
+        if observer.epoch(&report).is_break() {
+            return Err(Error::Interrupted);
+        }
+        // As in the published code, a tie is an improvement.
+        if best.as_ref().is_none_or(|(best, _)| valid_loss <= *best) {
+            best = Some((valid_loss, trainer.values()?));
+            without_improvement = 0;
+        } else {
+            without_improvement += 1;
+            if without_improvement == plan.patience {
+                break;
+            }
+        }
+    }
+    let (_, values) = best.expect("there is at least one epoch");
+    trainer.weights.iter().zip(&values).try_for_each(|((_, weight), values)| weight.set(values))
+}
+
+/// What is kept between the steps of one run.
+pub struct Trainer {
+    plan: Training,
+    seed: u64,
+    weights: Vec<(String, Weight)>,
+    device: Device,
+    optimizer: Optimizer,
+    /// The gradients of each shard.
+    sinks: Vec<Sink>,
+    steps: usize,
+}
+
+impl Trainer {
+    /// Trains `weights` as `plan` says; all that is drawn follows from `seed`.
+    pub fn new(weights: &Weights, plan: &Training, seed: u64) -> Self {
+        Self {
+            plan: plan.clone(),
+            seed,
+            weights: weights.all(),
+            device: weights.device(),
+            optimizer: Optimizer::new(weights, plan),
+            sinks: (0..plan.shards).map(|_| Sink::default()).collect(),
+            steps: 0,
+        }
+    }
+
+    /// One update of the weights of `network` by the windows with the numbers `batch`; the mean loss
+    /// before it. If that is not finite, nothing is updated.
+    ///
+    /// # Errors
+    /// If the forward or the backward pass fails.
+    pub fn step<N: Network>(&mut self, network: &N, windows: &Windows<'_>, batch: &[usize], rate: f64) -> Result<f64> {
+        let shape = windows.shape();
+        let count = batch.len() * shape.variates * shape.horizon;
+        let key = key(self.seed, Purpose::Dropout, self.steps);
+        self.steps += 1;
+        let size = batch.len().div_ceil(self.plan.shards);
+        let shards: Vec<(usize, &[usize])> = batch.chunks(size).enumerate().collect();
+        let losses = shards.par_iter().map(|(index, numbers)| {
+            let (input, target) = Input::gather(windows, numbers, &self.device)?;
+            let pass = Pass::training(self.sinks[*index].clone(), key, index * size);
+            gradients(network, &self.weights, &input, &target, self.plan.loss, count, &pass)
+        });
+        let losses: Vec<f64> = losses.collect::<candle_core::Result<_>>().map_err(tensor_error)?;
+        let loss: f64 = losses.iter().sum();
+        if loss.is_finite() {
+            self.optimizer.step(&self.sinks[..shards.len()], rate)?;
+        }
+        Ok(loss)
+    }
+
+    fn values(&self) -> Result<Vec<Vec<f32>>> {
+        self.weights.iter().map(|(_, weight)| weight.values()).collect()
+    }
+}
+
+/// The loss of `input`, and its gradients in the sink of `pass`, whatever stood there before.
+///
+/// # Errors
+/// If the forward or the backward pass fails.
+///
+/// # Panics
+/// If the pass is not for training.
+pub fn gradients<N: Network>(
+    network: &N,
+    weights: &[(String, Weight)],
+    input: &Input,
+    target: &Tensor,
+    loss: Loss,
+    count: usize,
+    pass: &Pass,
+) -> candle_core::Result<f64> {
+    let sink = pass.sink().expect("the pass is for training");
+    sink.lock().clear();
+    let loss = network.loss(input, target, loss, count, pass)?;
+    let store = loss.backward()?;
+    let mut into = sink.lock();
+    for (_, weight) in weights {
+        if let Some(gradient) = store.get(weight.tensor()) {
+            into.add(weight, &gradient.flatten_all()?.to_vec1()?);
+        }
+    }
+    Ok(f64::from(loss.to_scalar::<f32>()?))
+}
+
+/// The mean error over all windows, each once, every element weighing the same.
+fn mean_loss<N: Network>(network: &N, weights: &Weights, windows: &Windows<'_>, loss: Loss) -> Result<f64> {
+    let shape = windows.shape();
+    let device = weights.device();
+    let at_once = (super::ROWS_AT_ONCE / shape.variates).clamp(1, BLOCK);
+    let block = |block: usize| -> candle_core::Result<f64> {
+        let numbers: Vec<usize> = (block * BLOCK..((block + 1) * BLOCK).min(windows.len())).collect();
+        let parts = numbers.chunks(at_once).map(|numbers| {
+            let (input, target) = Input::gather(windows, numbers, &device)?;
+            let forecast = network.forward(&input, &Pass::inference())?.flatten_all()?.to_vec1()?;
+            Ok(loss.sum(&forecast, &target.flatten_all()?.to_vec1()?, shape.horizon))
+        });
+        parts.sum()
+    };
+    let blocks: Vec<f64> = (0..windows.len().div_ceil(BLOCK))
+        .into_par_iter()
+        .map(block)
+        .collect::<candle_core::Result<_>>()
+        .map_err(tensor_error)?;
+    Ok(blocks.iter().sum::<f64>() / (windows.len() * shape.variates * shape.horizon) as f64)
+}
+
+/// Adam or AdamW, and the moments of all weights.
+pub struct Optimizer {
+    weights: Vec<(Weight, Mutex<Moments>)>,
+    weight_decay: f64,
+    clip: f64,
+    steps: usize,
+}
+
+impl Optimizer {
+    pub fn new(weights: &Weights, plan: &Training) -> Self {
+        let all = weights.all().into_iter();
+        let weights = all.map(|(_, weight)| (weight.clone(), Mutex::new(Moments::zeros(weight.len())))).collect();
+        Self { weights, weight_decay: plan.weight_decay, clip: plan.clip, steps: 0 }
+    }
+
+    /// One update by the sum of the gradients in `sinks`, in their order. A weight without a gradient
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// If the weights are not where they can be written to.
+    pub fn step(&mut self, sinks: &[Sink], rate: f64) -> Result<()> {
+        self.steps += 1;
+        let sinks: Vec<_> = sinks.iter().map(Sink::lock).collect();
+        let parts: Vec<Vec<&[f32]>> =
+            self.weights.iter().map(|(weight, _)| sinks.iter().filter_map(|sink| sink.get(weight)).collect()).collect();
+        let factor = match self.clip {
+            0.0 => 1.0,
+            clip => {
+                let squares: f64 = parts.iter().map(|parts| squares(parts)).sum();
+                (clip / (squares.sqrt() + 1e-6)).min(1.0)
+            }
+        };
+        let rule = Rule::new(rate, self.weight_decay, self.steps);
+        for ((weight, moments), gradients) in self.weights.iter().zip(&parts).filter(|(_, parts)| !parts.is_empty()) {
+            let update = Update { gradients, factor: factor as f32, first: moments, rule };
+            weight.tensor().inplace_op1(&update).map_err(tensor_error)?;
+        }
+        Ok(())
+    }
+}
+
+/// The sum of squares of what the parts add up to.
+fn squares(parts: &[&[f32]]) -> f64 {
+    let len = parts.first().map_or(0, |part| part.len());
+    (0..len).map(|index| f64::from(parts.iter().map(|part| part[index]).sum::<f32>()).powi(2)).sum()
+}
+
+#[derive(Clone, Copy)]
+enum Purpose {
+    Order,
+    Dropout,
+}
+
+/// A key for one purpose and number of a run.
+fn key(seed: u64, purpose: Purpose, number: usize) -> u64 {
+    mix(mix(mix(seed) ^ purpose as u64) ^ number as u64)
+}

@@ -1,0 +1,247 @@
+//! What holds for every forecaster that is trained by descent.
+
+use std::slice::from_ref;
+
+use candle_core::Device;
+use longcast::{
+    Result,
+    data::{Calendar, Series},
+    forecaster::{BuildContext, EpochReport, FitObserver, FitProgress},
+    models::{
+        self,
+        neural::{
+            Input, Loss, Network, Pass, Sink, Trainer, Training, Weights, gradients,
+            itransformer::{ITransformer, ITransformerParams},
+            linear::{DLinear, DLinearParams, Linear, LinearParams, NLinear},
+            olinear::{OLinear, OLinearC, OLinearParams},
+        },
+    },
+    windows::{Part, SplitRule, WindowShape, Windows},
+};
+use ndarray::Array2;
+
+fn waves(rows: usize, variates: usize) -> Series {
+    let value = |row: usize, variate: usize| {
+        let angle = (row + 3 * variate) as f64 / 12.0 * std::f64::consts::TAU;
+        angle.sin() + 0.1 * ((row * 7919 + variate * 104_729) % 101) as f64 / 101.0
+    };
+    let start = chrono::DateTime::UNIX_EPOCH.naive_utc();
+    let timestamps = (0..rows).map(|row| start + chrono::TimeDelta::hours(row as i64)).collect();
+    let names = (0..variates).map(|variate| format!("v{variate}")).collect();
+    let values = Array2::from_shape_fn((rows, variates), |(row, variate)| value(row, variate));
+    Series::new("waves", timestamps, names, values).unwrap().with_calendar(Calendar::Hourly)
+}
+
+const NETWORKS: [&str; 6] = ["linear", "nlinear", "dlinear", "itransformer", "olinear", "olinear-c"];
+
+fn count<N: Network>(params: &N::Params, lookback: usize, horizon: usize, variates: usize) -> usize {
+    let weights = Weights::new(0, Device::Cpu);
+    N::build(params, WindowShape { lookback, horizon, variates, time_features: 4 }, &weights).unwrap();
+    weights.count()
+}
+
+// Counted in the reference implementations.
+#[test]
+fn networks_have_as_many_parameters_as_their_references() {
+    let itransformer = |d_model| ITransformerParams { d_model, d_ff: d_model, layers: 2, ..Default::default() };
+    assert_eq!(count::<ITransformer>(&itransformer(256), 96, 96, 7), 841_568);
+    assert_eq!(count::<ITransformer>(&itransformer(512), 96, 336, 7), 3_379_024);
+    assert_eq!(count::<ITransformer>(&itransformer(128), 96, 96, 7), 224_224);
+    assert_eq!(count::<ITransformer>(&ITransformerParams { layers: 3, ..itransformer(512) }, 96, 96, 321), 4_833_888);
+    let olinear = OLinearParams::default();
+    assert_eq!(count::<OLinear>(&olinear, 96, 96, 7), 4_518_944);
+    assert_eq!(count::<OLinear>(&olinear, 96, 720, 7), 15_077_024);
+    assert_eq!(count::<OLinearC>(&olinear, 96, 96, 7), 4_518_846);
+    assert_eq!(count::<DLinear>(&DLinearParams::default(), 96, 96, 7), 18_624);
+    assert_eq!(count::<DLinear>(&DLinearParams { individual: true, ..Default::default() }, 336, 96, 7), 452_928);
+    assert_eq!(count::<Linear>(&LinearParams::default(), 336, 96, 7), 32_352);
+    assert_eq!(count::<NLinear>(&LinearParams { individual: true }, 336, 96, 7), 226_464);
+}
+
+/// The names of weights that get no gradient to speak of in a training step.
+fn without_gradient<N: Network>(params: &N::Params) -> Vec<String> {
+    let series = waves(200, 3);
+    let shape = WindowShape::of(&series, 24, 6).unwrap();
+    let windows = Windows::new(from_ref(&series), &[0..200], shape).unwrap();
+    let weights = Weights::new(3, Device::Cpu);
+    let mut network = N::build(params, shape, &weights).unwrap();
+    network.calibrate(&windows).unwrap();
+    let all = weights.all();
+    let numbers: Vec<usize> = (0..16).collect();
+    let (input, target) = Input::gather(&windows, &numbers, &Device::Cpu).unwrap();
+    let sink = Sink::default();
+    let pass = Pass::training(sink.clone(), 1, 0);
+    gradients(&network, &all, &input, &target, Loss::Mse, target.elem_count(), &pass).unwrap();
+    let sink = sink.lock();
+    let largest = |gradient: &[f32]| gradient.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    let none = all.iter().filter(|(_, weight)| sink.get(weight).is_none_or(|gradient| largest(gradient) < 1e-7));
+    none.map(|(name, _)| name.clone()).collect()
+}
+
+#[test]
+fn every_trained_weight_gets_a_gradient() {
+    let itransformer = ITransformerParams { d_model: 16, d_ff: 16, heads: 2, ..Default::default() };
+    // A softmax does not see what is added to all its scores.
+    let keys: Vec<String> =
+        (0..2).map(|layer| format!("encoder.attn_layers.{layer}.attention.key_projection.bias")).collect();
+    assert_eq!(without_gradient::<ITransformer>(&itransformer), keys);
+    // With fewer rows than d_model and with more: the way back step by step, and folded.
+    for d_model in [64, 16] {
+        let olinear = OLinearParams { embed_size: 3, d_model, d_ff: 16, ..Default::default() };
+        assert_eq!(without_gradient::<OLinear>(&olinear), [""; 0]);
+        assert_eq!(without_gradient::<OLinearC>(&olinear), [""; 0]);
+    }
+    assert_eq!(without_gradient::<Linear>(&LinearParams::default()), [""; 0]);
+    assert_eq!(without_gradient::<NLinear>(&LinearParams { individual: true }), [""; 0]);
+    assert_eq!(without_gradient::<DLinear>(&DLinearParams::default()), [""; 0]);
+}
+
+fn trained<N: Network>(network: &N::Params, threads: usize) -> Vec<Vec<f32>> {
+    let series = waves(300, 3);
+    let shape = WindowShape::of(&series, 24, 6).unwrap();
+    let windows = Windows::new(from_ref(&series), &[0..300], shape).unwrap();
+    let weights = Weights::new(3, Device::Cpu);
+    let mut built = N::build(network, shape, &weights).unwrap();
+    built.calibrate(&windows).unwrap();
+    let mut trainer = Trainer::new(&weights, &Training::default(), 3);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| {
+        for step in 0..5 {
+            let batch: Vec<usize> = (step..step + 30).collect();
+            trainer.step(&built, &windows, &batch, 1e-3).unwrap();
+        }
+    });
+    weights.all().iter().map(|(_, weight)| weight.values().unwrap()).collect()
+}
+
+#[test]
+fn weights_are_the_same_bits_for_any_number_of_threads() {
+    let itransformer = ITransformerParams { d_model: 16, d_ff: 16, heads: 2, dropout: 0.2, ..Default::default() };
+    let olinear = OLinearParams { embed_size: 3, d_model: 16, d_ff: 16, dropout: 0.2, ..Default::default() };
+    for threads in [1, 2, 5] {
+        assert_eq!(trained::<ITransformer>(&itransformer, 1), trained::<ITransformer>(&itransformer, threads));
+        assert_eq!(trained::<OLinear>(&olinear, 1), trained::<OLinear>(&olinear, threads));
+        assert_eq!(trained::<DLinear>(&Default::default(), 1), trained::<DLinear>(&Default::default(), threads));
+    }
+    let again = ITransformerParams { dropout: 0.3, ..itransformer.clone() };
+    assert_ne!(trained::<ITransformer>(&itransformer, 1), trained::<ITransformer>(&again, 1));
+}
+
+#[derive(Default)]
+struct Listener {
+    steps: Vec<FitProgress>,
+    epochs: Vec<EpochReport>,
+    stop_after: Option<usize>,
+}
+
+impl FitObserver for Listener {
+    fn progress(&mut self, progress: FitProgress) -> std::ops::ControlFlow<()> {
+        self.steps.push(progress);
+        match self.stop_after {
+            Some(steps) if self.steps.len() >= steps => std::ops::ControlFlow::Break(()),
+            _ => std::ops::ControlFlow::Continue(()),
+        }
+    }
+
+    fn epoch(&mut self, report: &EpochReport) -> std::ops::ControlFlow<()> {
+        self.epochs.push(*report);
+        std::ops::ControlFlow::Continue(())
+    }
+}
+
+fn fit(model: &str, assignments: &[&str], listener: &mut Listener) -> Result<f64> {
+    let series = waves(600, 2);
+    let shape = WindowShape::of(&series, 24, 12)?;
+    let split = SplitRule::Ratio([0.6, 0.2, 0.2]).split(600)?;
+    let windows = |part| Windows::new(from_ref(&series), &[split.targets(part, 24)], shape);
+    let mut params = crate::small(model);
+    for assignment in assignments {
+        params.set(assignment)?;
+    }
+    let mut forecaster = models::builtin().build(model, &params, &BuildContext::new(shape))?;
+    forecaster.fit(&windows(Part::Train)?, &windows(Part::Valid)?, listener)?;
+    let test = windows(Part::Test)?;
+    let mut batches = test.batches(test.len(), longcast::windows::Order::InTime);
+    let batch = batches.next_batch().unwrap();
+    let error = &forecaster.predict(&batch.lookback)? - &batch.target;
+    Ok(error.iter().map(|error| f64::from(error * error)).sum::<f64>() / error.len() as f64)
+}
+
+// A season of 12 with a little noise: its variance is 0.5, and the last value repeated is worse than
+// that.
+#[test]
+fn every_network_learns_a_season() -> Result<()> {
+    for model in NETWORKS {
+        let set = ["training.epochs=10", "training.learning_rate=3e-3", "training.schedule=constant"];
+        let error = fit(model, &set, &mut Listener::default())?;
+        assert!(error < 0.05, "{model}: {error}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_observer_hears_every_step_and_epoch() -> Result<()> {
+    let mut listener = Listener::default();
+    fit("dlinear", &["training.epochs=3", "training.patience=3"], &mut listener)?;
+    let epochs: Vec<usize> = listener.epochs.iter().map(|report| report.epoch).collect();
+    assert_eq!(epochs, [1, 2, 3]);
+    // 360 training rows make 325 windows, 11 batches.
+    assert_eq!((listener.steps.len(), listener.steps[0].total), (33, 33));
+    assert!(listener.steps.iter().all(|step| step.loss.is_some_and(|loss| loss > 0.0)));
+    assert!(listener.epochs[2].train_loss < listener.epochs[0].train_loss);
+    let rates: Vec<f64> = listener.epochs.iter().map(|report| report.learning_rate).collect();
+    assert_eq!(rates, [1e-3, 1e-3, 5e-4]);
+    Ok(())
+}
+
+#[test]
+fn an_observer_can_stop_between_steps() {
+    let mut listener = Listener { stop_after: Some(4), ..Listener::default() };
+    let error = fit("dlinear", &[], &mut listener).unwrap_err();
+    assert!(matches!(error, longcast::Error::Interrupted));
+    assert_eq!(listener.steps.len(), 4);
+}
+
+#[test]
+fn training_that_diverges_says_when_and_with_what_rate() {
+    let set = ["training.learning_rate=1e30", "training.schedule=constant"];
+    let error = fit("dlinear", &set, &mut Listener::default()).unwrap_err();
+    assert!(matches!(error, longcast::Error::Diverged { epoch: 1, .. }), "{error}");
+    assert!(error.to_string().contains("with learning rate 1000000000000000000000000000000"), "{error}");
+}
+
+#[test]
+fn training_stops_when_validation_no_longer_improves() -> Result<()> {
+    let mut listener = Listener::default();
+    let set =
+        ["training.epochs=200", "training.patience=2", "training.learning_rate=0.05", "training.schedule=constant"];
+    fit("dlinear", &set, &mut listener)?;
+    let best = listener.epochs.iter().map(|report| report.valid_loss).fold(f64::INFINITY, f64::min);
+    let last_best = listener.epochs.iter().rposition(|report| report.valid_loss == best).unwrap();
+    assert!(listener.epochs.len() < 200);
+    assert_eq!(listener.epochs.len(), last_best + 1 + 2);
+    Ok(())
+}
+
+#[test]
+fn clipping_and_decay_change_the_weights() -> Result<()> {
+    let plain = fit("nlinear", &[], &mut Listener::default())?;
+    for set in ["training.clip=1e-3", "training.weight_decay=0.5"] {
+        assert_ne!(fit("nlinear", &[set], &mut Listener::default())?, plain, "{set}");
+    }
+    Ok(())
+}
+
+#[test]
+fn params_that_cannot_be_used_are_refused() {
+    let error = |model: &str, set: &str| fit(model, &[set], &mut Listener::default()).unwrap_err().to_string();
+    assert_eq!(error("dlinear", "network.moving_average=24"), "dlinear: moving_average must be odd, not 24");
+    assert_eq!(
+        error("itransformer", "network.dropout=1.0"),
+        "itransformer: dropout must be at least 0 and below 1, not 1"
+    );
+    assert!(error("itransformer", "network.heads=3").contains("heads (3) divide d_model"));
+    assert_eq!(error("olinear", "training.batch_size=0"), "olinear: training.batch_size must be at least 1");
+    assert!(error("linear", "training.learning_rate=-1.0").contains("learning_rate must be above 0"));
+    assert!(error("nlinear", "network.individul=true").contains("did you mean 'individual'"));
+}
