@@ -16,6 +16,7 @@ use longcast::{
         Network, Neural, NeuralParams, Trainer, Weights,
         itransformer::ITransformer,
         linear::{DLinear, Linear, NLinear},
+        olinear::{OLinear, OLinearC},
     },
     windows::{Order, WindowShape, Windows},
 };
@@ -72,6 +73,7 @@ struct Case {
 
 fn main() -> anyhow::Result<()> {
     let loaded = SystemTime::now();
+    longcast::cli::prepare();
     let args = Args::parse();
     rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global()?;
     let path = "benches/pytorch/cases.toml";
@@ -84,6 +86,8 @@ fn main() -> anyhow::Result<()> {
         "nlinear" => measure::<NLinear>(case, &args, loaded),
         "dlinear" => measure::<DLinear>(case, &args, loaded),
         "itransformer" => measure::<ITransformer>(case, &args, loaded),
+        "olinear" => measure::<OLinear>(case, &args, loaded),
+        "olinear-c" => measure::<OLinearC>(case, &args, loaded),
         other => bail!("{path}: no network named '{other}'"),
     }
 }

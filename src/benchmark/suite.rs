@@ -71,6 +71,8 @@ struct Run {
     /// Where none are given, the one horizon that the data set is published with.
     #[serde(default)]
     horizons: Vec<usize>,
+    /// Other seeds than those of the suite.
+    seeds: Option<Vec<u64>>,
 }
 
 /// A suite, read and multiplied out.
@@ -146,7 +148,7 @@ impl Suite {
             for dataset in &run.datasets {
                 for horizon in horizons {
                     for name in &run.models {
-                        for seed in &file.seeds {
+                        for seed in run.seeds.as_ref().unwrap_or(&file.seeds) {
                             tasks.push(file.task(run, dataset, *horizon, name, *seed));
                         }
                     }

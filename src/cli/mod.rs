@@ -64,7 +64,7 @@ struct Usage(String);
 
 /// Runs the program with the forecasters of `models`; the whole `main` of one's own build.
 pub fn main(models: Registry) -> ExitCode {
-    share_no_threads();
+    prepare();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -98,17 +98,23 @@ pub fn main(models: Registry) -> ExitCode {
     })
 }
 
+/// Sets what training is faster with; to be called first of all by a program that does not call
+/// [`main`].
+///
 /// candle would run sums of large tensors on threads of its own, for which the threads of a training
-/// step would then wait in line.
-fn share_no_threads() {
+/// step would then wait in line. mimalloc would give memory back to the system between two steps, and
+/// get it again page by page.
+#[expect(unsafe_code, reason = "there is no other way to tell candle and mimalloc")]
+pub fn prepare() {
     const VARIABLE: &str = "CANDLE_NUM_THREADS";
     if std::env::var_os(VARIABLE).is_none() {
-        #[expect(unsafe_code, reason = "the environment is the only way to tell candle")]
         // SAFETY: this is the beginning of the program, and there is no other thread yet.
-        unsafe {
-            std::env::set_var(VARIABLE, "1");
-        }
+        unsafe { std::env::set_var(VARIABLE, "1") }
     }
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    const MILLISECONDS: std::ffi::c_long = 10_000;
+    // SAFETY: an option is a number that mimalloc reads later; one that it did not have it would ignore.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, MILLISECONDS) }
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {

@@ -215,6 +215,7 @@ impl Golden<'_> {
         let (mut gradient, mut steepness) = (0.0, 0.0);
         for step in 0..=self.adam.steps {
             let pass = Pass::training(sink.clone(), 0, 0);
+            sink.lock().clear();
             let loss = trainer::gradients(&network, &all, &input, &target, Loss::Mse, count, &pass);
             losses.push(loss.map_err(tensor_error)?);
             if step == 0 {

@@ -88,7 +88,8 @@ impl Maps {
         let changed = self.0.iter().enumerate().map(|(index, map)| {
             let (mut weight, mut bias) = map.values()?;
             change(index, &mut weight, &mut bias)?;
-            Map::fixed(map.weight.dims(), weight, bias, &map.weight.device())
+            let map = Map::fixed(map.weight.dims(), weight, bias, &map.weight.device())?;
+            map.weight.turn(true).map(|()| map)
         });
         changed.collect::<crate::Result<_>>().map(Self)
     }

@@ -67,6 +67,15 @@ pub trait Network: Send + Sync + Sized + 'static {
         Ok(())
     }
 
+    /// What follows from the weights alone, for a step on `windows` windows: computed once for all of
+    /// them, and given to each of their forward passes.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward).
+    fn derive(&self, _windows: usize, _pass: &Pass) -> candle_core::Result<Vec<Tensor>> {
+        Ok(vec![])
+    }
+
     /// Prepares inference with the weights as they are now: what is the same for every window is
     /// computed here, once.
     ///
@@ -121,9 +130,12 @@ enum State {
 
 const WEIGHTS_FILE: &str = "weights.safetensors";
 
-/// Rows (windows × variates) that go through a network at once in inference: few enough for what it
-/// keeps of them to stay in the cache, enough to keep its products busy.
-const ROWS_AT_ONCE: usize = 512;
+/// How many windows go through a network at once: few enough for what it keeps of them to stay in the
+/// cache, enough rows (windows × variates) to keep its products busy.
+fn windows_at_once(variates: usize) -> usize {
+    const ROWS: usize = 512;
+    (ROWS / variates).max(1)
+}
 
 impl<N: Network> Neural<N> {
     /// # Errors
@@ -146,7 +158,7 @@ impl<N: Network> Neural<N> {
     /// If what is computed from the training windows cannot be.
     pub fn take_as_fitted(&mut self, train: &Windows<'_>) -> Result<()> {
         self.network.calibrate(train)?;
-        self.network.fold()?;
+        self.ready()?;
         self.state = State::Loaded;
         Ok(())
     }
@@ -156,12 +168,18 @@ impl<N: Network> Neural<N> {
         &self.network
     }
 
+    /// Prepares inference with the weights as they are.
+    fn ready(&mut self) -> Result<()> {
+        self.network.fold()?;
+        self.weights.turn(true)
+    }
+
     fn forecast(&self, lookback: &Lookback) -> candle_core::Result<Array3<f32>> {
         let WindowShape { horizon, variates, .. } = self.context.shape;
         let batch = lookback.values.len_of(Axis(0));
         let device = self.weights.device();
         let mut forecast = Array3::zeros((batch, horizon, variates));
-        let at_once = (ROWS_AT_ONCE / variates).max(1);
+        let at_once = windows_at_once(variates);
         let input = Input::of_lookback(lookback, self.context.shape, &device)?;
         for first in (0..batch).step_by(at_once) {
             let part = input.narrow(first, at_once.min(batch - first))?;
@@ -198,7 +216,7 @@ impl<N: Network> Forecaster for Neural<N> {
         }
         let seed = self.context.seed;
         trainer::train(&mut self.network, &self.weights, &self.params.training, seed, train, valid, observer)?;
-        self.network.fold()?;
+        self.ready()?;
         self.state = State::Fitted;
         Ok(())
     }
@@ -229,7 +247,7 @@ impl<N: Network> Forecaster for Neural<N> {
 
     fn load(&mut self, dir: &Path) -> Result<()> {
         self.weights.load(&dir.join(WEIGHTS_FILE), N::ALIASES)?;
-        self.network.fold()?;
+        self.ready()?;
         self.state = State::Loaded;
         Ok(())
     }

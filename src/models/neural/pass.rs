@@ -20,6 +20,7 @@ use super::{
 pub struct Pass {
     training: Option<Training>,
     operations: Cell<u32>,
+    derived: Option<Vec<Tensor>>,
 }
 
 struct Training {
@@ -33,12 +34,23 @@ struct Training {
 impl Pass {
     /// A forecast: no dropout, nothing kept for gradients.
     pub fn inference() -> Self {
-        Self { training: None, operations: Cell::new(0) }
+        Self { training: None, operations: Cell::new(0), derived: None }
     }
 
     /// A part of a training step, of the windows from `first` on.
     pub fn training(sink: Sink, key: u64, first: usize) -> Self {
-        Self { training: Some(Training { sink, key, first }), operations: Cell::new(0) }
+        Self { training: Some(Training { sink, key, first }), operations: Cell::new(0), derived: None }
+    }
+
+    /// The same with what the network derives from its weights, computed once for all windows of a
+    /// step.
+    pub fn with_derived(self, derived: Vec<Tensor>) -> Self {
+        Self { derived: Some(derived), ..self }
+    }
+
+    /// What was derived for this pass; none where the network has to do it itself.
+    pub fn derived(&self) -> Option<&[Tensor]> {
+        self.derived.as_deref()
     }
 
     pub fn is_training(&self) -> bool {
@@ -97,6 +109,8 @@ impl Sink {
 #[derive(Default)]
 pub struct Gradients {
     parts: Vec<Part>,
+    /// Of what is derived from weights.
+    derived: Vec<Part>,
 }
 
 #[derive(Default)]
@@ -105,31 +119,54 @@ struct Part {
     written: bool,
 }
 
-impl Gradients {
-    /// All zero again; memory is kept.
-    pub fn clear(&mut self) {
-        self.parts.iter_mut().for_each(|part| part.written = false);
-    }
-
-    /// Where to write the gradient of `weight`, and whether something is there to be added to.
-    pub fn of(&mut self, weight: &Weight) -> (&mut [f32], Write) {
-        if self.parts.len() <= weight.slot() {
-            self.parts.resize_with(weight.slot() + 1, Part::default);
+impl Part {
+    fn at(parts: &mut Vec<Self>, index: usize) -> &mut Self {
+        if parts.len() <= index {
+            parts.resize_with(index + 1, Self::default);
         }
-        let part = &mut self.parts[weight.slot()];
-        let write = if part.written { Write::Add } else { Write::Set };
-        part.values.resize(weight.len(), 0.0);
-        part.written = true;
-        (&mut part.values, write)
+        &mut parts[index]
     }
 
-    /// Adds `values` to the gradient of `weight`.
-    pub fn add(&mut self, weight: &Weight, values: &[f32]) {
-        let (into, write) = self.of(weight);
+    fn slot(&mut self, len: usize) -> (&mut [f32], Write) {
+        let write = if self.written { Write::Add } else { Write::Set };
+        self.values.resize(len, 0.0);
+        self.written = true;
+        (&mut self.values, write)
+    }
+
+    fn add(&mut self, values: &[f32]) {
+        let (into, write) = self.slot(values.len());
         match write {
             Write::Set => into.copy_from_slice(values),
             Write::Add => into.iter_mut().zip(values).for_each(|(into, value)| *into += value),
         }
+    }
+}
+
+impl Gradients {
+    /// All zero again; memory is kept.
+    pub fn clear(&mut self) {
+        self.parts.iter_mut().chain(&mut self.derived).for_each(|part| part.written = false);
+    }
+
+    /// Where to write the gradient of `weight`, and whether something is there to be added to.
+    pub fn of(&mut self, weight: &Weight) -> (&mut [f32], Write) {
+        Part::at(&mut self.parts, weight.slot()).slot(weight.len())
+    }
+
+    /// Adds `values` to the gradient of `weight`.
+    pub fn add(&mut self, weight: &Weight, values: &[f32]) {
+        Part::at(&mut self.parts, weight.slot()).add(values);
+    }
+
+    /// Adds `values` to the gradient of the tensor number `index` of those that are derived.
+    pub fn add_derived(&mut self, index: usize, values: &[f32]) {
+        Part::at(&mut self.derived, index).add(values);
+    }
+
+    /// The gradient of derived tensor `index`; none where nothing was written.
+    pub fn get_derived(&self, index: usize) -> Option<&[f32]> {
+        self.derived.get(index).filter(|part| part.written).map(|part| part.values.as_slice())
     }
 
     /// The gradient of `weight`; none where nothing was written.

@@ -1,12 +1,13 @@
 //! The one training loop.
 //!
-//! A batch is cut into shards; threads take shards, each with a tape of its own over the shared
-//! weights, and the gradients are added in the order of shards. The same seed gives the same bits for
-//! any number of threads.
+//! A batch is cut into shards; threads take shards, each with tapes of its own over the shared weights,
+//! and the gradients are added in the order of shards. A shard of many variates goes over the tape a few
+//! windows at a time, which keeps memory small and what is hot in the cache. The same seed gives the same
+//! bits for any number of threads.
 
 use std::{sync::Mutex, time::Instant};
 
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var, backprop::GradStore};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -18,6 +19,7 @@ use super::{
         dropout::mix,
         loss::Loss,
     },
+    pass::Gradients,
     tensor_error,
 };
 use crate::{
@@ -39,6 +41,7 @@ pub fn train<N: Network>(
     valid: &Windows<'_>,
     observer: &mut dyn FitObserver,
 ) -> Result<()> {
+    weights.turn(false)?;
     let mut trainer = Trainer::new(weights, plan, seed);
     let steps = match train.len() / plan.batch_size {
         whole if whole > 0 && plan.drop_last => whole,
@@ -103,8 +106,9 @@ pub struct Trainer {
     weights: Vec<(String, Weight)>,
     device: Device,
     optimizer: Optimizer,
-    /// The gradients of each shard.
+    /// The gradients of each shard, and of what is derived from the weights.
     sinks: Vec<Sink>,
+    derived: Sink,
     steps: usize,
 }
 
@@ -118,6 +122,7 @@ impl Trainer {
             device: weights.device(),
             optimizer: Optimizer::new(weights, plan),
             sinks: (0..plan.shards).map(|_| Sink::default()).collect(),
+            derived: Sink::default(),
             steps: 0,
         }
     }
@@ -130,19 +135,31 @@ impl Trainer {
     pub fn step<N: Network>(&mut self, network: &N, windows: &Windows<'_>, batch: &[usize], rate: f64) -> Result<f64> {
         let shape = windows.shape();
         let count = batch.len() * shape.variates * shape.horizon;
-        let key = key(self.seed, Purpose::Dropout, self.steps);
+        let key = |purpose| key(self.seed, purpose, self.steps);
+        let derivation = Derivation::new(network, batch.len(), &self.derived, key(Purpose::Derived))?;
+        let key = key(Purpose::Dropout);
         self.steps += 1;
         let size = batch.len().div_ceil(self.plan.shards);
         let shards: Vec<(usize, &[usize])> = batch.chunks(size).enumerate().collect();
+        let at_once = super::windows_at_once(shape.variates);
         let losses = shards.par_iter().map(|(index, numbers)| {
-            let (input, target) = Input::gather(windows, numbers, &self.device)?;
-            let pass = Pass::training(self.sinks[*index].clone(), key, index * size);
-            gradients(network, &self.weights, &input, &target, self.plan.loss, count, &pass)
+            let sink = &self.sinks[*index];
+            sink.lock().clear();
+            let mut sum = 0.0;
+            for (part, numbers) in numbers.chunks(at_once).enumerate() {
+                let (input, target) = Input::gather(windows, numbers, &self.device)?;
+                let pass = Pass::training(sink.clone(), key, index * size + part * at_once);
+                let pass = pass.with_derived(derivation.leaves());
+                sum += gradients(network, &self.weights, &input, &target, self.plan.loss, count, &pass)?;
+            }
+            Ok(sum)
         });
         let losses: Vec<f64> = losses.collect::<candle_core::Result<_>>().map_err(tensor_error)?;
         let loss: f64 = losses.iter().sum();
         if loss.is_finite() {
-            self.optimizer.step(&self.sinks[..shards.len()], rate)?;
+            derivation.backward(&self.weights, &self.sinks[..shards.len()], &self.derived).map_err(tensor_error)?;
+            let sinks: Vec<Sink> = self.sinks[..shards.len()].iter().chain([&self.derived]).cloned().collect();
+            self.optimizer.step(&sinks, rate)?;
         }
         Ok(loss)
     }
@@ -152,7 +169,7 @@ impl Trainer {
     }
 }
 
-/// The loss of `input`, and its gradients in the sink of `pass`, whatever stood there before.
+/// The loss of `input`; its gradients are added to those in the sink of `pass`.
 ///
 /// # Errors
 /// If the forward or the backward pass fails.
@@ -169,23 +186,79 @@ pub fn gradients<N: Network>(
     pass: &Pass,
 ) -> candle_core::Result<f64> {
     let sink = pass.sink().expect("the pass is for training");
-    sink.lock().clear();
     let loss = network.loss(input, target, loss, count, pass)?;
     let store = loss.backward()?;
     let mut into = sink.lock();
+    collect(weights, &store, &mut into)?;
+    for (index, leaf) in pass.derived().unwrap_or_default().iter().enumerate() {
+        if let Some(gradient) = store.get(leaf) {
+            into.add_derived(index, &gradient.flatten_all()?.to_vec1()?);
+        }
+    }
+    Ok(f64::from(loss.to_scalar::<f32>()?))
+}
+
+/// Adds what reached the weights over the tape to what was written straight into the sink.
+fn collect(weights: &[(String, Weight)], store: &GradStore, into: &mut Gradients) -> candle_core::Result<()> {
     for (_, weight) in weights {
         if let Some(gradient) = store.get(weight.tensor()) {
             into.add(weight, &gradient.flatten_all()?.to_vec1()?);
         }
     }
-    Ok(f64::from(loss.to_scalar::<f32>()?))
+    Ok(())
+}
+
+/// What a network derives from its weights in one step: on a tape of its own, and as leaves of the
+/// tapes of all shards.
+struct Derivation {
+    tensors: Vec<Tensor>,
+    leaves: Vec<Var>,
+}
+
+impl Derivation {
+    fn new<N: Network>(network: &N, windows: usize, sink: &Sink, key: u64) -> Result<Self> {
+        sink.lock().clear();
+        let derive = || -> candle_core::Result<Self> {
+            let tensors = network.derive(windows, &Pass::training(sink.clone(), key, 0))?;
+            let leaves = tensors.iter().map(|tensor| Var::from_tensor(&tensor.detach()));
+            Ok(Self { leaves: leaves.collect::<candle_core::Result<_>>()?, tensors })
+        };
+        derive().map_err(tensor_error)
+    }
+
+    fn leaves(&self) -> Vec<Tensor> {
+        self.leaves.iter().map(|leaf| leaf.as_tensor().clone()).collect()
+    }
+
+    /// The gradients of the leaves, added in the order of shards, go on to the weights.
+    fn backward(&self, weights: &[(String, Weight)], shards: &[Sink], sink: &Sink) -> candle_core::Result<()> {
+        let mut whole: Option<Tensor> = None;
+        for (index, tensor) in self.tensors.iter().enumerate() {
+            let mut sum: Vec<f32> = Vec::new();
+            for shard in shards {
+                match (shard.lock().get_derived(index), sum.is_empty()) {
+                    (None, _) => {}
+                    (Some(part), true) => sum = part.to_vec(),
+                    (Some(part), false) => sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += value),
+                }
+            }
+            if !sum.is_empty() && tensor.track_op() {
+                let gradient = Tensor::from_vec(sum, tensor.shape(), tensor.device())?;
+                let part = (tensor * gradient)?.sum_all()?;
+                whole = Some(whole.map_or_else(|| Ok(part.clone()), |whole| whole + &part)?);
+            }
+        }
+        let Some(whole) = whole else { return Ok(()) };
+        let store = whole.backward()?;
+        collect(weights, &store, &mut sink.lock())
+    }
 }
 
 /// The mean error over all windows, each once, every element weighing the same.
 fn mean_loss<N: Network>(network: &N, weights: &Weights, windows: &Windows<'_>, loss: Loss) -> Result<f64> {
     let shape = windows.shape();
     let device = weights.device();
-    let at_once = (super::ROWS_AT_ONCE / shape.variates).clamp(1, BLOCK);
+    let at_once = super::windows_at_once(shape.variates).min(BLOCK);
     let block = |block: usize| -> candle_core::Result<f64> {
         let numbers: Vec<usize> = (block * BLOCK..((block + 1) * BLOCK).min(windows.len())).collect();
         let parts = numbers.chunks(at_once).map(|numbers| {
@@ -236,11 +309,11 @@ impl Optimizer {
             }
         };
         let rule = Rule::new(rate, self.weight_decay, self.steps);
-        for ((weight, moments), gradients) in self.weights.iter().zip(&parts).filter(|(_, parts)| !parts.is_empty()) {
-            let update = Update { gradients, factor: factor as f32, first: moments, rule };
-            weight.tensor().inplace_op1(&update).map_err(tensor_error)?;
-        }
-        Ok(())
+        let weights = self.weights.par_iter().zip(&parts).filter(|(_, parts)| !parts.is_empty());
+        let updates = weights.map(|((weight, moments), gradients)| {
+            weight.tensor().inplace_op1(&Update { gradients, factor: factor as f32, moments, rule })
+        });
+        updates.collect::<candle_core::Result<()>>().map_err(tensor_error)
     }
 }
 
@@ -254,6 +327,7 @@ fn squares(parts: &[&[f32]]) -> f64 {
 enum Purpose {
     Order,
     Dropout,
+    Derived,
 }
 
 /// A key for one purpose and number of a run.

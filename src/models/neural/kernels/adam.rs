@@ -1,12 +1,17 @@
 //! Adam and AdamW over all weights, in place: gradients of shards added in their order, moments and
 //! weights updated in one pass.
 
+use std::sync::Mutex;
+
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, bail};
 use multiversion::multiversion;
 use rayon::prelude::*;
 
-/// Weights of one pass of the loop; what a thread takes at a time.
-const CHUNK: usize = 16_384;
+/// Weights of one pass of the loop: few enough for all that belongs to them to stay in the cache.
+const CHUNK: usize = 4096;
+
+/// Chunks that are worth another thread.
+const AT_ONCE: usize = 8;
 
 /// One update of one weight. Kingma & Ba, 2015, <https://arxiv.org/abs/1412.6980>, as PyTorch computes
 /// it; with `decay` Loshchilov & Hutter, 2019, <https://arxiv.org/abs/1711.05101>.
@@ -15,7 +20,7 @@ pub struct Update<'a> {
     pub gradients: &'a [&'a [f32]],
     /// The sum of the parts is multiplied by this.
     pub factor: f32,
-    pub first: &'a std::sync::Mutex<Moments>,
+    pub moments: &'a Mutex<Moments>,
     pub rule: Rule,
 }
 
@@ -62,28 +67,42 @@ impl Rule {
 
 impl Update<'_> {
     fn chunk(&self, start: usize, weights: &mut [f32], mean: &mut [f32], square: &mut [f32]) {
-        let mut sum = [0f32; CHUNK];
-        let sum = &mut sum[..weights.len()];
-        for part in self.gradients {
-            add(sum, &part[start..start + weights.len()]);
+        let range = start..start + weights.len();
+        let part = |index: usize| &self.gradients[index][range.clone()];
+        match self.gradients.len() {
+            1 => update(self.rule, self.factor, part(0), weights, mean, square),
+            count => {
+                let mut sum = [0f32; CHUNK];
+                let sum = &mut sum[..weights.len()];
+                add(sum, part(0), part(1));
+                (2..count).for_each(|index| add_to(sum, part(index)));
+                update(self.rule, self.factor, sum, weights, mean, square);
+            }
         }
-        update(self.rule, self.factor, sum, weights, mean, square);
     }
 }
 
 #[multiversion(targets("x86_64+avx2+fma"))]
-fn add(sum: &mut [f32], part: &[f32]) {
+fn add(sum: &mut [f32], one: &[f32], other: &[f32]) {
+    for ((sum, one), other) in sum.iter_mut().zip(one).zip(other) {
+        *sum = one + other;
+    }
+}
+
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn add_to(sum: &mut [f32], part: &[f32]) {
     sum.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
 }
 
 #[multiversion(targets("x86_64+avx2+fma"))]
 fn update(rule: Rule, factor: f32, gradients: &[f32], weights: &mut [f32], mean: &mut [f32], square: &mut [f32]) {
     let Rule { beta, epsilon, keep, step, root } = rule;
+    let root = 1.0 / root;
     for (((weight, gradient), mean), square) in weights.iter_mut().zip(gradients).zip(mean).zip(square) {
         let gradient = gradient * factor;
         *mean = (gradient - *mean).mul_add(1.0 - beta.0, *mean);
         *square = (gradient * gradient).mul_add(1.0 - beta.1, *square * beta.1);
-        *weight = *weight * keep - step * (*mean / (square.sqrt() / root + epsilon));
+        *weight = *weight * keep - step * (*mean / square.sqrt().mul_add(root, epsilon));
     }
 }
 
@@ -96,9 +115,9 @@ impl InplaceOp1 for Update<'_> {
         let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
             bail!("weights are contiguous and f32");
         };
-        let mut moments = self.first.lock().expect("no thread panics holding it");
+        let mut moments = self.moments.lock().expect("no thread panics holding it");
         let Moments { mean, square } = &mut *moments;
-        let weights = values[start..end].par_chunks_mut(CHUNK);
+        let weights = values[start..end].par_chunks_mut(CHUNK).with_min_len(AT_ONCE);
         weights
             .zip(mean.par_chunks_mut(CHUNK))
             .zip(square.par_chunks_mut(CHUNK))

@@ -88,6 +88,18 @@ impl Linear {
         };
         self.maps.iter().map(place).collect()
     }
+
+    /// The biases of all maps, side by side; zeros where there is none.
+    fn biases(&self) -> Result<Vec<f32>> {
+        let mut biases = Vec::new();
+        for map in &self.maps {
+            match &map.bias {
+                Some(bias) => biases.extend_from_slice(Values::of(bias.tensor()).slice()?),
+                None => biases.resize(biases.len() + map.weight.dims()[0], 0.0),
+            }
+        }
+        Ok(biases)
+    }
 }
 
 impl CustomOp2 for Linear {
@@ -107,20 +119,18 @@ impl CustomOp2 for Linear {
         let x = matrix(tape::slice(storage, layout)?, depth);
         let columns = self.columns();
         let width = columns.last().map_or(0, |last| last.end);
-        let mut out = vec![0.0; x.nrows() * width];
+        // Each row starts as the biases, so that nothing has to be cleared first.
+        let biases: Vec<f32> = self.biases()?;
+        let mut out = Vec::with_capacity(x.nrows() * width);
+        (0..x.nrows()).for_each(|_| out.extend_from_slice(&biases));
         for (map, columns) in self.maps.iter().zip(columns) {
-            let mut write = Write::Set;
-            if let Some(bias) = &map.bias {
-                let bias = Values::of(bias.tensor());
-                let bias = bias.slice()?;
-                for row in out.chunks_exact_mut(width) {
-                    row[columns.clone()].copy_from_slice(bias);
-                }
-                write = Write::Add;
-            }
             let weight = Values::of(map.weight.tensor());
-            let out = matrix_mut(&mut out, width).slice_move(s![.., columns]);
-            rows_times(out, write, x, matrix(weight.slice()?, depth).reversed_axes());
+            let turned = map.weight.turned();
+            let by_input = match &*turned {
+                Some(turned) => matrix(turned, columns.len()),
+                None => matrix(weight.slice()?, depth).reversed_axes(),
+            };
+            rows_times(matrix_mut(&mut out, width).slice_move(s![.., columns]), Write::Add, x, by_input);
         }
         shape.push(width);
         tape::result(out, shape)

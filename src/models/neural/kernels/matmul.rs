@@ -1,6 +1,7 @@
 //! Products of two tensors that both may be on the tape.
 
-use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
+use multiversion::multiversion;
 use ndarray::ArrayView2;
 
 use super::{
@@ -22,6 +23,23 @@ pub fn times_transposed(a: &Tensor, b: &Tensor, pass: &Pass) -> Result<Tensor> {
     match a.device().is_cpu() {
         true => apply(a, b, true, pass),
         false => a.broadcast_matmul(&b.t()?),
+    }
+}
+
+/// Rows of `x [.., depth]` through a map: times the transpose of `weight [columns, depth]`, and `bias
+/// [rows, columns]` added, whose rows are taken in turn.
+pub fn mapped(x: &Tensor, weight: &Tensor, bias: &Tensor, pass: &Pass) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        return x.broadcast_matmul(&weight.t()?)?.broadcast_add(bias);
+    }
+    // A weight that was turned, inputs first, is taken as it lies.
+    let transposed = weight.is_contiguous();
+    let weight = if transposed { weight.clone() } else { weight.t()?.contiguous()? };
+    let (x, bias) = (x.contiguous()?, bias.contiguous()?);
+    let op = MatMul { transposed };
+    match pass.is_training() {
+        true => x.apply_op3(&weight, &bias, op),
+        false => x.apply_op3_no_bwd(&weight, &bias, &op),
     }
 }
 
@@ -87,4 +105,58 @@ impl CustomOp2 for MatMul {
         });
         Ok((to_a.transpose()?, to_b.transpose()?))
     }
+}
+
+impl CustomOp3 for MatMul {
+    fn name(&self) -> &'static str {
+        "mapped"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let mut shape = x_layout.dims().to_vec();
+        let depth = shape.pop().expect("a tensor that is multiplied has an axis");
+        let x = matrix(tape::slice(x, x_layout)?, depth);
+        let weight = self.view(tape::slice(weight, weight_layout)?, weight_layout.dims());
+        let bias = tape::slice(bias, bias_layout)?;
+        let len = x.nrows() * weight.ncols();
+        let mut out = Vec::with_capacity(len);
+        while out.len() < len {
+            out.extend_from_slice(&bias[..bias.len().min(len - out.len())]);
+        }
+        rows_times(matrix_mut(&mut out, weight.ncols()), Write::Add, x, weight);
+        shape.push(weight.ncols());
+        tape::result(out, shape)
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        result: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let gradient = gradient.contiguous()?;
+        let (to_x, to_weight) = CustomOp2::bwd(self, x, weight, result, &gradient)?;
+        let mut to_bias = vec![0.0; bias.elem_count()];
+        let values = Values::of(&gradient);
+        for part in values.slice()?.chunks(to_bias.len()) {
+            add_to(&mut to_bias[..part.len()], part);
+        }
+        let to_bias = bias.track_op().then(|| tape::tensor(to_bias, bias.shape())).transpose()?;
+        Ok((to_x, to_weight, to_bias))
+    }
+}
+
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn add_to(sums: &mut [f32], part: &[f32]) {
+    sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
 }

@@ -9,6 +9,7 @@
 pub mod activation;
 pub mod adam;
 pub mod attention;
+pub mod copies;
 pub mod dropout;
 pub mod linear;
 pub mod loss;

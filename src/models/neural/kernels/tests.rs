@@ -7,9 +7,10 @@ use rand_chacha::ChaCha8Rng;
 use super::{
     activation::{self, Activation, activate},
     attention::{self, attention, self_attention},
+    copies::{self, fold_copies},
     linear::{self, Map, linear},
     loss::Loss,
-    matmul::{times, times_transposed},
+    matmul::{mapped, times, times_transposed},
     mixing::{self, mix, normalised_softplus},
     moving_average::{self, moving_average},
     norm::{self, Affine, add_norm, norm},
@@ -214,6 +215,20 @@ fn mixing_of_variates() {
 }
 
 #[test]
+fn folded_copies() {
+    let weights = weights();
+    let weight = weights.trained("weight", &[5, 3 * 7], Init::Normal).unwrap();
+    let factors = weights.trained("factors", &[1, 3], Init::Normal).unwrap();
+    agree(
+        "folded copies",
+        &[],
+        &[&weight, &factors],
+        |pass| fold_copies(&weight, &factors, pass),
+        |pass| copies::plain(&pass.tensor(&weight), &pass.tensor(&factors)),
+    );
+}
+
+#[test]
 fn fixed_transforms() {
     let (matrix, x) = (random(&[7, 7], 1).as_detached_tensor(), random(&[3, 2, 7], 2));
     let plain = |_: &Pass| x.broadcast_matmul(&matrix);
@@ -230,6 +245,14 @@ fn products_on_the_tape() {
         &[],
         |pass| times_transposed(&a, &c, pass),
         |_| a.reshape((6, 7))?.matmul(&c.t()?)?.reshape((3, 2, 5)),
+    );
+    let bias = random(&[2, 5], 4);
+    agree(
+        "mapped",
+        &[&a, &c, &bias],
+        &[],
+        |pass| mapped(&a, &c, &bias, pass),
+        |_| a.reshape((6, 7))?.matmul(&c.t()?)?.reshape((3, 2, 5))?.broadcast_add(&bias),
     );
 }
 

@@ -10,8 +10,8 @@
 //!
 //! Before its first normalisation, and between its last one and its last activation, the network is
 //! linear, and its embedding has rank one. So the embedding, 16 times wider than the window, is never
-//! made: its weights are folded first. The same holds for the way back; there folding pays when there
-//! are more rows than d_model, and in inference.
+//! made: its weights are folded first, once for all windows of a step. The same holds for the way back;
+//! there folding pays for many rows, and in inference.
 
 mod basis;
 
@@ -24,8 +24,9 @@ use super::{
     Input, Network,
     kernels::{
         activation::{Activation, activate},
+        copies::fold_copies,
         linear::{Map, linear},
-        matmul::{times, times_transposed},
+        matmul::{mapped, times, times_transposed},
         mixing::{mix, normalised_softplus},
         norm::{Affine, add_norm, norm},
         transform::transform,
@@ -90,6 +91,10 @@ impl Network for OLinear {
         self.0.calibrate(train)
     }
 
+    fn derive(&self, windows: usize, pass: &Pass) -> Result<Vec<Tensor>> {
+        self.0.derive(windows, pass)
+    }
+
     fn fold(&mut self) -> crate::Result<()> {
         self.0.fold()
     }
@@ -111,6 +116,10 @@ impl Network for OLinearC {
 
     fn calibrate(&mut self, train: &Windows<'_>) -> crate::Result<()> {
         self.0.calibrate(train)
+    }
+
+    fn derive(&self, windows: usize, pass: &Pass) -> Result<Vec<Tensor>> {
+        self.0.derive(windows, pass)
     }
 
     fn fold(&mut self) -> crate::Result<()> {
@@ -149,10 +158,10 @@ struct Layer {
 
 /// What is the same for every window: a matrix, and a bias for each variate or for all.
 struct Folded {
-    inner: (Tensor, Tensor),
+    inner: [Tensor; 2],
     /// Of each layer: how variates are mixed, and both of its maps in one.
-    layers: Vec<(Tensor, Tensor, Tensor)>,
-    outer: (Tensor, Tensor),
+    layers: Vec<[Tensor; 3]>,
+    outer: [Tensor; 2],
 }
 
 impl Body {
@@ -227,35 +236,56 @@ impl Body {
         Ok(())
     }
 
+    /// The mixing of each layer, what the embedding's map is folded into, and, where it pays, what the
+    /// way back is.
+    fn derive(&self, windows: usize, pass: &Pass) -> Result<Vec<Tensor>> {
+        let mut derived = Vec::new();
+        for layer in &self.layers {
+            let mixing = layer.mixing(self.mixing.as_ref(), pass)?;
+            // One mask for all windows of a batch: what is dropped is a weight.
+            derived.push(match pass.dropout(self.params.dropout, 0) {
+                Some(mask) => mask.apply(&mixing)?,
+                None => mixing,
+            });
+        }
+        derived.extend(self.folded_inner(pass)?);
+        // Products with as many rows as there are windows and variates, against a few with d_model rows.
+        if windows * self.shape.variates > 2 * self.params.d_model {
+            derived.extend(self.folded_outer(pass)?);
+        }
+        Ok(derived)
+    }
+
     fn forward(&self, input: &Input, pass: &Pass) -> Result<Tensor> {
-        let (batch, variates, _) = input.values.dims3()?;
-        let folded = self.folded.as_ref().filter(|_| !pass.is_training());
+        let (windows, _, _) = input.values.dims3()?;
         let (values, instance) = InstanceNorm::of(&input.values)?;
         let (scale, shift) = (self.per_variate(&self.scale, pass)?, self.per_variate(&self.shift, pass)?);
         let values = values.broadcast_mul(&scale)?.broadcast_add(&shift)?;
-        let mut z = match folded {
-            Some(Folded { inner: (weight, bias), .. }) => {
-                times_transposed(&values, weight, pass)?.broadcast_add(bias)?
+        let (z, outer) = match &self.folded {
+            Some(folded) if !pass.is_training() => {
+                let [weight, bias] = &folded.inner;
+                let mut z = mapped(&values, weight, bias, pass)?;
+                for (layer, [mixing, weight, bias]) in self.layers.iter().zip(&folded.layers) {
+                    let mixed = mapped(&mix(mixing, &z, pass)?, weight, bias, pass)?;
+                    z = layer.feed_forward.forward(&add_norm(&z, &mixed, &layer.norm, None, pass)?, pass)?;
+                }
+                (z, Some(folded.outer.clone()))
             }
-            None => {
-                let (weight, bias) = self.folded_inner(pass)?;
+            _ => {
+                let own = || self.derive(windows, pass);
+                let derived = pass.derived().map_or_else(own, |derived| Ok(derived.to_vec()))?;
+                let (mixing, folded) = derived.split_at(self.layers.len());
                 let values = transform(&values, &self.basis(0, pass).t()?, pass)?;
-                times_transposed(&values, &weight, pass)?.broadcast_add(&bias)?
+                let mut z = mapped(&values, &folded[0], &folded[1], pass)?; // [batch, variates, d_model]
+                for (layer, mixing) in self.layers.iter().zip(mixing) {
+                    z = layer.forward(&z, mixing, self.params.dropout, pass)?;
+                }
+                (z, folded.get(2).cloned().zip(folded.get(3).cloned()).map(<[Tensor; 2]>::from))
             }
-        }; // [batch, variates, d_model]
-        for (index, layer) in self.layers.iter().enumerate() {
-            z = match folded {
-                Some(folded) => layer.folded(&z, &folded.layers[index], pass)?,
-                None => layer.forward(&z, self.mixing.as_ref(), self.params.dropout, pass)?,
-            };
-        }
+        };
         let z = norm(&z, &self.norm, pass)?;
-        let inner = match folded {
-            Some(Folded { outer: (weight, bias), .. }) => times_transposed(&z, weight, pass)?.broadcast_add(bias)?,
-            None if batch * variates > self.params.d_model => {
-                let (weight, bias) = self.folded_outer(pass)?;
-                times_transposed(&z, &weight, pass)?.broadcast_add(&bias)?
-            }
+        let inner = match outer {
+            Some([weight, bias]) => mapped(&z, &weight, &bias, pass)?,
             None => self.outer(&z, pass)?,
         };
         let inner = activate(&inner, Activation::Gelu, None, pass)?;
@@ -279,18 +309,15 @@ impl Body {
 
     /// The map from the basis of the lookback to the first layer: with φ the embedding and W its weight,
     /// Σₑ φₑ Wₑ for the values and Σₑ Wₑ for what is added to them.
-    fn folded_inner(&self, pass: &Pass) -> Result<(Tensor, Tensor)> {
-        let (d_model, lookback, embed_size) = (self.params.d_model, self.shape.lookback, self.params.embed_size);
-        let weight = pass.tensor(&self.inner.weight).reshape((d_model, embed_size, lookback))?;
-        let embedding = pass.tensor(&self.embedding).reshape((1, embed_size, 1))?;
-        let of_values = weight.broadcast_mul(&embedding)?.sum(1)?;
-        let delta = pass.tensor(&self.deltas[0]).reshape(((), lookback))?;
-        let bias = times_transposed(&delta, &weight.sum(1)?, pass)?;
-        Ok((of_values, bias.broadcast_add(&self.bias(&self.inner, pass))?))
+    fn folded_inner(&self, pass: &Pass) -> Result<[Tensor; 2]> {
+        let folded = fold_copies(&self.inner.weight, &self.embedding, pass)?; // [2, d_model, lookback]
+        let delta = pass.tensor(&self.deltas[0]).reshape(((), self.shape.lookback))?;
+        let bias = times_transposed(&delta, &folded.get(1)?, pass)?;
+        Ok([folded.get(0)?, bias.broadcast_add(&self.bias(&self.inner, pass))?])
     }
 
     /// The map from the last layer to the last activation.
-    fn folded_outer(&self, pass: &Pass) -> Result<(Tensor, Tensor)> {
+    fn folded_outer(&self, pass: &Pass) -> Result<[Tensor; 2]> {
         let (d_ff, horizon, embed_size) = (self.params.d_ff, self.shape.horizon, self.params.embed_size);
         let head = pass.tensor(&self.head[0].weight).reshape((d_ff, horizon, embed_size))?;
         let by_copy = head.transpose(1, 2)?.contiguous()?; // [d_ff, embed_size, horizon]
@@ -299,7 +326,7 @@ impl Body {
         let delta = pass.tensor(&self.deltas[1]).reshape(((), horizon))?;
         let of_bias = times_transposed(&self.bias(&self.outer, pass).unsqueeze(0)?, &back, pass)?;
         let bias = times_transposed(&delta, &head.sum(2)?, pass)?.broadcast_add(&of_bias)?;
-        Ok((weight, bias.broadcast_add(&self.bias(&self.head[0], pass))?))
+        Ok([weight, bias.broadcast_add(&self.bias(&self.head[0], pass))?])
     }
 
     fn basis(&self, index: usize, pass: &Pass) -> Tensor {
@@ -317,12 +344,13 @@ impl Body {
     fn fold(&mut self) -> crate::Result<()> {
         let pass = Pass::inference();
         let fold = || -> Result<Folded> {
-            let (inner, bias) = self.folded_inner(&pass)?;
+            let [inner, bias] = self.folded_inner(&pass)?;
+            let [outer, outer_bias] = self.folded_outer(&pass)?;
             let layers = self.layers.iter().map(|layer| layer.fold(self.mixing.as_ref(), &pass));
             Ok(Folded {
-                inner: (times(&inner, &self.basis(0, &pass), &pass)?, bias),
+                inner: [turned(times(&inner, &self.basis(0, &pass), &pass)?)?, bias],
                 layers: layers.collect::<Result<_>>()?,
-                outer: self.folded_outer(&pass)?,
+                outer: [turned(outer)?, outer_bias],
             })
         };
         self.folded = Some(fold().map_err(|error| match tensor_error(error) {
@@ -342,32 +370,26 @@ impl Layer {
         }
     }
 
-    fn forward(&self, z: &Tensor, fixed: Option<&Weight>, dropout: f64, pass: &Pass) -> Result<Tensor> {
+    fn forward(&self, z: &Tensor, mixing: &Tensor, dropout: f64, pass: &Pass) -> Result<Tensor> {
         let (_, variates, d_model) = z.dims3()?;
-        let mixing = self.mixing(fixed, pass)?;
-        // One mask for all windows of a batch: what is dropped is a weight.
-        let mixing = match pass.dropout(dropout, 0) {
-            Some(mask) => mask.apply(&mixing)?,
-            None => mixing,
-        };
         let values = linear(z, std::slice::from_ref(&self.value), pass)?;
-        let mixed = linear(&mix(&mixing, &values, pass)?, std::slice::from_ref(&self.out), pass)?;
+        let mixed = linear(&mix(mixing, &values, pass)?, std::slice::from_ref(&self.out), pass)?;
         let z = add_norm(z, &mixed, &self.norm, pass.dropout(dropout, variates * d_model), pass)?;
         self.feed_forward.forward(&z, pass)
     }
 
     /// Rows of the mixing sum to 1, so that a bias goes through it unchanged, and both maps are one.
-    fn fold(&self, fixed: Option<&Weight>, pass: &Pass) -> Result<(Tensor, Tensor, Tensor)> {
+    fn fold(&self, fixed: Option<&Weight>, pass: &Pass) -> Result<[Tensor; 3]> {
         let (value, out) = (pass.tensor(&self.value.weight), pass.tensor(&self.out.weight));
         let bias = |map: &Map| pass.tensor(map.bias.as_ref().expect("the maps of this network have a bias"));
         let through = times_transposed(&bias(&self.value).unsqueeze(0)?, &out, pass)?.squeeze(0)?;
-        Ok((self.mixing(fixed, pass)?, times(&out, &value, pass)?, (through + bias(&self.out))?))
+        Ok([self.mixing(fixed, pass)?, turned(times(&out, &value, pass)?)?, (through + bias(&self.out))?.unsqueeze(0)?])
     }
+}
 
-    fn folded(&self, z: &Tensor, (mixing, weight, bias): &(Tensor, Tensor, Tensor), pass: &Pass) -> Result<Tensor> {
-        let mixed = times_transposed(&mix(mixing, z, pass)?, weight, pass)?.broadcast_add(bias)?;
-        self.feed_forward.forward(&add_norm(z, &mixed, &self.norm, None, pass)?, pass)
-    }
+/// A matrix that is laid out inputs first, seen as it was: products with few rows take half the time.
+fn turned(matrix: Tensor) -> Result<Tensor> {
+    matrix.t()?.contiguous()?.t()
 }
 
 /// The softmax of each row, one row after the other.
