@@ -23,13 +23,23 @@ doc: ## Build the documentation, warnings denied
 bench: ## Run the criterion benches
 	cargo bench
 
+bench-pytorch: ## Time training steps and forecasts against PyTorch (PYTORCH=python with torch, or it is installed)
+	cargo build --release --example measure
+	test -n "$(PYTORCH)" || test -x target/pytorch/bin/python || \
+		(python3 -m venv target/pytorch && target/pytorch/bin/pip install -r benches/pytorch/requirements.txt)
+	$(or $(PYTORCH),target/pytorch/bin/python) benches/pytorch/compare.py
+
+golden: ## Check the networks against the golden files of their references (GOLDEN=folder)
+	cargo run --example check_golden -- $(or $(GOLDEN),tests/golden)
+
 report: ## Run what is missing of the suites (LONGCAST_DATA=folder), write reports/
 	cargo build --release
-	for suite in repeat-drop-last linear-336 linear-336-drop-last long-horizon competitions; do \
+	for suite in repeat-drop-last linear-336 linear-336-drop-last long-horizon competitions networks-336 networks-96; do \
 		target/release/longcast bench suites/$$suite.toml > target/$$suite.log || exit 1; done
 
 light: ## Check that the library alone needs neither polars nor candle nor clap
 	cargo check --no-default-features --lib
+	cargo check --no-default-features --features neural --lib
 	@if cargo tree --no-default-features --edges normal --prefix none | grep -E '^(polars|candle|clap)'; \
 		then echo 'the library alone must not need these'; exit 1; fi
 
@@ -41,4 +51,4 @@ smoke: ## Run the smoke suite twice: its table is the expected one, and nothing 
 
 ci: lint test doc light smoke ## All that must be green before a change is sent
 
-.PHONY: help run test lint doc bench report light smoke ci
+.PHONY: help run test lint doc bench bench-pytorch golden report light smoke ci

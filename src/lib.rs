@@ -25,12 +25,13 @@
 //!
 //! # Features
 //!
-//! - `cli` (default): the program; needs the other two.
+//! - `cli` (default): the program; needs the others.
 //! - `datasets`: files (polars), the manifest of data sets, benchmarks and reports.
 //! - `regressors`: the forecasters made of linfa's regressors.
+//! - `neural`: the forecasters trained by gradient descent (candle).
 //!
 //! With `default-features = false` there remain the trait, windows, metrics, the rules and the
-//! closed-form maps, without polars or clap.
+//! closed-form maps, without polars, candle or clap.
 
 #[cfg(feature = "datasets")]
 pub mod benchmark;

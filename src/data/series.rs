@@ -2,6 +2,7 @@
 
 use chrono::NaiveDateTime;
 use ndarray::{Array2, ArrayView2, ShapeBuilder};
+use rayon::prelude::*;
 
 use super::calendar::Calendar;
 use crate::{Error, Result};
@@ -43,7 +44,8 @@ impl Series {
         }
         // In memory order first: in row order each value of a column-major table is on another page.
         let in_memory = values.as_slice_memory_order();
-        let complete = in_memory.is_some_and(|values| values.iter().all(|value| value.is_finite()));
+        let complete =
+            in_memory.is_some_and(|values| values.par_iter().with_min_len(1 << 16).all(|value| value.is_finite()));
         if !complete && let Some(((row, column), value)) = values.indexed_iter().find(|(_, value)| !value.is_finite()) {
             return Err(Error::NotFinite(format!(
                 "{name}: '{}' is {value} in row {row}: fill or remove it",

@@ -20,6 +20,7 @@ use polars_parquet::{
     },
     read::PageReader,
 };
+use rayon::prelude::*;
 
 use super::{
     Places, ReadOptions, Table,
@@ -53,34 +54,53 @@ pub(super) fn csv_columns<T>(
     if width > WIDEST || body.contains(&b'"') {
         return None;
     }
-    let ends = content::count(body, layout.line_end);
-    let rows = ends + usize::from(body.last() != Some(&layout.line_end));
-    let returns = if layout.line_end == b'\r' { 0 } else { content::count(body, b'\r') };
-    if content::count(body, layout.separator) != rows * (width - 1) || (returns != 0 && returns != ends) {
-        return None;
-    }
     // polars' own code is not trusted to be free of panics on bytes nobody has tried yet.
-    let mut columns = catch_unwind(|| csv_frame(body, layout)).ok()?.ok()?.into_columns();
+    let (rows, columns) = rayon::join(
+        || rows(body, layout),
+        || catch_unwind(|| csv_frame(body, layout)).ok()?.ok().map(DataFrame::into_columns),
+    );
+    let (rows, columns) = (rows?, columns?);
     if columns.first()?.len() != rows || columns.last()?.null_count() > 0 {
         return None;
     }
-    // The columns that were read are ascending, as the variates wanted may not be.
-    let read = columns_read(layout);
-    let place = |index: usize| read.binary_search(&index).ok();
-    let times = match layout.choice.time {
-        Some(time) => Some(std::mem::take(&mut columns[place(time)?])),
-        None => None,
-    };
-    let mut values = Vec::with_capacity(rows * layout.choice.variates.len());
-    for variate in &layout.choice.variates {
-        // Dropped when copied: the table and polars' columns are never both whole in memory.
-        append(&mut values, &std::mem::take(&mut columns[place(*variate)?])).ok()?;
+    // Each column that was read, with its place among the variates wanted; those may not be ascending.
+    let mut places = vec![None; layout.names.len()];
+    for (place, variate) in layout.choice.variates.iter().enumerate() {
+        places[*variate] = Some(place);
     }
+    let mut times = None;
+    let mut wanted = Vec::with_capacity(layout.choice.variates.len());
+    for (index, column) in columns_read(layout).into_iter().zip(columns) {
+        if Some(index) == layout.choice.time {
+            times = Some(column);
+        } else if let Some(place) = places[index] {
+            wanted.push((place, column));
+        }
+    }
+    wanted.sort_unstable_by_key(|(place, _)| *place);
+    let mut values = vec![0.0; rows * wanted.len()];
+    // Dropped when copied: the table and polars' columns are never both whole in memory.
+    let copies = values.par_chunks_mut(rows).zip(wanted).map(|(into, (_, column))| copy(into, &column));
+    copies.collect::<PolarsResult<()>>().ok()?;
     let cells: Vec<&str> = match &times {
         Some(times) => times.str().ok()?.iter().map(Option::unwrap_or_default).collect(),
         None => Vec::new(),
     };
     finish(&cells, values, rows)
+}
+
+/// How many rows there are, if there are as many line ends and separators as whole rows have.
+fn rows(body: &[u8], layout: &Layout) -> Option<usize> {
+    let [mut ends, mut separators, mut returns] = [0; 3];
+    // All three in one part after the other, while it is in the cache.
+    for part in body.chunks(1 << 16) {
+        ends += content::count(part, layout.line_end);
+        separators += content::count(part, layout.separator);
+        returns += content::count(part, b'\r');
+    }
+    let rows = ends + usize::from(body.last() != Some(&layout.line_end));
+    let alone = if layout.line_end == b'\r' { 0 } else { returns };
+    (separators == rows * (layout.names.len() - 1) && (alone == 0 || alone == ends)).then_some(rows)
 }
 
 /// Ascending: the time, the variates, and always the last column, whose nulls betray short rows.
@@ -114,12 +134,18 @@ fn csv_frame(body: &[u8], layout: &Layout) -> PolarsResult<DataFrame> {
         .finish()
 }
 
-fn append(values: &mut Vec<f64>, column: &Column) -> PolarsResult<()> {
+/// The values of a column, NaN where one is missing.
+fn copy(into: &mut [f64], column: &Column) -> PolarsResult<()> {
+    let mut from = 0;
     for chunk in column.f64()?.downcast_iter() {
+        let into = &mut into[from..from + chunk.len()];
         match chunk.validity() {
-            None => values.extend_from_slice(chunk.values()),
-            Some(_) => values.extend(chunk.iter().map(|value| value.copied().unwrap_or(f64::NAN))),
+            None => into.copy_from_slice(chunk.values()),
+            Some(_) => {
+                into.iter_mut().zip(chunk.iter()).for_each(|(into, value)| *into = value.copied().unwrap_or(f64::NAN));
+            }
         }
+        from += chunk.len();
     }
     Ok(())
 }
@@ -203,10 +229,11 @@ fn parquet(path: &Path, content: Content, options: &ReadOptions) -> Result<Table
     };
     let mut values = Vec::new();
     let size = rows.checked_mul(choice.variates.len());
-    if size.is_none_or(|size| values.try_reserve_exact(size).is_err()) {
-        return Err(Error::file(path, format!("{rows} rows do not fit into memory")));
+    match size {
+        Some(size) if values.try_reserve_exact(size).is_ok() => values.resize(size, 0.0),
+        _ => return Err(Error::file(path, format!("{rows} rows do not fit into memory"))),
     }
-    for variate in &choice.variates {
+    for (variate, into) in choice.variates.iter().zip(values.chunks_exact_mut(rows)) {
         let column = take(*variate)?;
         let name = &names[*variate];
         if !column.dtype().is_primitive_numeric() {
@@ -216,7 +243,10 @@ fn parquet(path: &Path, content: Content, options: &ReadOptions) -> Result<Table
             ));
         }
         let column = column.cast(&DataType::Float64).map_err(|error| damaged(path, error))?;
-        append(&mut values, &column).map_err(|error| damaged(path, error))?;
+        if column.len() != rows {
+            return Err(damaged(path, "columns differ in length"));
+        }
+        copy(into, &column).map_err(|error| damaged(path, error))?;
     }
     Ok(Table {
         file: path.to_path_buf(),

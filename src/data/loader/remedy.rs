@@ -3,6 +3,8 @@
 use ndarray::Array2;
 
 use super::{Duplicates, Fill, ReadOptions, Table};
+use rayon::prelude::*;
+
 use crate::{Error, Result, data::Series};
 
 /// Sorts, joins duplicates and fills, in this order, each only as far as `options` say.
@@ -18,9 +20,9 @@ pub(super) fn complete(mut table: Table, name: &str, options: &ReadOptions) -> R
 }
 
 /// The first row with such a value, and the column.
-fn first(table: &Table, is: impl Fn(f64) -> bool) -> Option<(usize, usize)> {
+fn first(table: &Table, is: impl Fn(f64) -> bool + Sync) -> Option<(usize, usize)> {
     let in_column = |column: usize| table.variate(column).iter().position(|value| is(*value));
-    (0..table.variates.len()).filter_map(|column| Some((in_column(column)?, column))).min()
+    (0..table.variates.len()).into_par_iter().filter_map(|column| Some((in_column(column)?, column))).min()
 }
 
 fn order(table: &mut Table, options: &ReadOptions) -> Result<()> {

@@ -7,7 +7,7 @@
 pub mod golden;
 mod input;
 pub mod itransformer;
-mod kernels;
+pub mod kernels;
 mod layers;
 pub mod linear;
 pub mod olinear;
