@@ -114,10 +114,10 @@ fn compare(
     let mut group = criterion.benchmark_group(format!("kernel {name}"));
     group.sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
     let run = |of: &dyn Fn(&Pass) -> Result<Tensor>| {
-        let sink = Sink::default();
-        let out = of(&Pass::training(sink.clone(), 0, 0)).unwrap();
+        let pass = Pass::training(Sink::default(), 0, 0);
+        let out = of(&pass).unwrap();
         let target = out.zeros_like().unwrap();
-        Loss::Mse.on_tape(&out, &target, out.elem_count()).unwrap().backward().unwrap()
+        Loss::Mse.on_tape(&out, &target, out.elem_count(), &pass).unwrap().backward().unwrap()
     };
     group.bench_function("fused", |bencher| bencher.iter(|| run(&fused)));
     group.bench_function("plain", |bencher| bencher.iter(|| run(&plain)));
@@ -140,7 +140,7 @@ fn kernels(criterion: &mut Criterion) {
         criterion,
         "gelu",
         |pass| activate(&x, Activation::Gelu, None, pass),
-        |_| activation::plain(&x, Activation::Gelu),
+        |_| activation::plain(&x, Activation::Gelu, None),
     );
     for tokens in [11, 325] {
         let qkv = random(&[4, tokens, 3 * 512]);
@@ -148,7 +148,7 @@ fn kernels(criterion: &mut Criterion) {
             criterion,
             &format!("attention of {tokens} tokens"),
             |pass| self_attention(&qkv, 8, None, pass),
-            |_| attention::plain(&qkv.narrow(2, 0, 512)?, &qkv.narrow(2, 512, 1024)?, 8),
+            |_| attention::plain(&qkv.narrow(2, 0, 512)?, &qkv.narrow(2, 512, 1024)?, 8, None),
         );
     }
     compare(criterion, "moving average", |pass| moving_average(&x, 25, pass), |_| moving_average::plain(&x, 25));

@@ -14,7 +14,8 @@ use longcast::{
     forecaster::{BuildContext, Forecaster, Params},
     models::neural::{
         Network, Neural, NeuralParams, Trainer, Weights,
-        itransformer::ITransformer,
+        itransformer::{ITransformer, ITransformerParams},
+        kernels::product::{Write, matrix, matrix_mut, product},
         linear::{DLinear, Linear, NLinear},
         olinear::{OLinear, OLinearC},
     },
@@ -23,6 +24,7 @@ use longcast::{
 use ndarray::Array2;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use serde::Deserialize;
 
 #[global_allocator]
@@ -51,6 +53,8 @@ enum What {
     Latency,
     /// Forecasts of 32 windows
     Throughput,
+    /// The matrix products of one training step of iTransformer and nothing else, cut as in the step
+    Products,
 }
 
 #[derive(Deserialize)]
@@ -125,6 +129,20 @@ fn measure<N: Network>(case: &Case, args: &Args, loaded: SystemTime) -> anyhow::
                 Ok(())
             })
         }
+        What::Products => {
+            let all = products(case)?;
+            let largest = |side: fn(&Product) -> usize| all.iter().map(side).max().unwrap_or(0);
+            let sizes =
+                [largest(|p| p.rows * p.depth), largest(|p| p.depth * p.columns), largest(|p| p.rows * p.columns)];
+            let windows = vec![(); case.batch];
+            time(case, args, loaded, || {
+                windows.par_iter().for_each_init(
+                    || sizes.map(|size| vec![0.01f32; size]),
+                    |buffers, ()| all.iter().for_each(|product| product.run(buffers)),
+                );
+                Ok(())
+            })
+        }
         What::Latency | What::Throughput => {
             let mut model = Neural::<N>::new(params, &BuildContext::new(shape))?;
             model.take_as_fitted(&windows)?;
@@ -137,6 +155,64 @@ fn measure<N: Network>(case: &Case, args: &Args, loaded: SystemTime) -> anyhow::
             })
         }
     }
+}
+
+/// `[rows, depth]` times `[depth, columns]`, each as it lies or transposed.
+struct Product {
+    rows: usize,
+    depth: usize,
+    columns: usize,
+    transposed: (bool, bool),
+}
+
+impl Product {
+    fn run(&self, [a, b, out]: &mut [Vec<f32>; 3]) {
+        let &Self { rows, depth, columns, transposed } = self;
+        let a = &a[..rows * depth];
+        let b = &b[..depth * columns];
+        let a = if transposed.0 { matrix(a, rows).reversed_axes() } else { matrix(a, depth) };
+        let b = if transposed.1 { matrix(b, depth).reversed_axes() } else { matrix(b, columns) };
+        product(matrix_mut(&mut out[..rows * columns], columns), Write::Set, a, b, 1.0);
+    }
+}
+
+/// Those of one window in a training step of iTransformer, where each window goes over a tape of its own.
+fn products(case: &Case) -> anyhow::Result<Vec<Product>> {
+    if case.model != "itransformer" || case.variates < 257 {
+        bail!("{}: products are known for iTransformer and more than 256 variates", case.name);
+    }
+    let params: ITransformerParams = case.network.clone().try_into()?;
+    let ITransformerParams { d_model, d_ff, heads, layers, .. } = params;
+    let all_tokens = case.variates + case.time_features;
+    let mut list = Vec::new();
+    let mut push = |rows, depth, columns, transposed| list.push(Product { rows, depth, columns, transposed });
+    // Forward, gradient of the weight, gradient of the input.
+    let mut linear = |rows, inputs, outputs, first: bool| {
+        push(rows, inputs, outputs, (false, true));
+        push(outputs, rows, inputs, (true, false));
+        if !first {
+            push(rows, outputs, inputs, (false, false));
+        }
+    };
+    linear(all_tokens, case.lookback, d_model, true);
+    for layer in 0..layers {
+        let kept = if layer + 1 == layers { case.variates } else { all_tokens };
+        (0..2).for_each(|_| linear(kept, d_model, d_model, false));
+        (0..2).for_each(|_| linear(all_tokens, d_model, d_model, false));
+        linear(kept, d_model, d_ff, false);
+        linear(kept, d_ff, d_model, false);
+    }
+    linear(case.variates, d_model, case.horizon, false);
+    for layer in 0..layers {
+        let (queries, width) = (if layer + 1 == layers { case.variates } else { all_tokens }, d_model / heads);
+        for _ in 0..heads {
+            // Scores, twice, and their gradients; values, and the gradients of values, keys and queries.
+            (0..3).for_each(|_| push(queries, width, all_tokens, (false, true)));
+            (0..2).for_each(|_| push(queries, all_tokens, width, (false, false)));
+            (0..2).for_each(|_| push(all_tokens, queries, width, (true, false)));
+        }
+    }
+    Ok(list)
 }
 
 fn time(

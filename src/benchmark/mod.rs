@@ -19,7 +19,7 @@ pub use task::{Prepared, run_task};
 use crate::{
     Error, Result,
     data::Catalogue,
-    forecaster::{EpochReport, FitProgress, Registry},
+    forecaster::{Device, EpochReport, FitProgress, Registry},
 };
 
 /// What happens to a task.
@@ -72,6 +72,7 @@ pub fn run(
     models: &Registry,
     catalogue: &Catalogue,
     dir: &Path,
+    device: Device,
     observer: &mut dyn BenchObserver,
 ) -> Result<Outcome> {
     fs::create_dir_all(dir).map_err(Error::io("make the folder", dir))?;
@@ -108,7 +109,7 @@ pub fn run(
             }
             interruptible(observer.event(position, &task, Event::Started))?;
             let mut hear = |event: Event<'_>| observer.event(position, &task, event);
-            let record = run_task(models, &task, data, &mut hear)?;
+            let record = run_task(models, &task, data, device, &mut hear)?;
             record.write(&path)?;
             interruptible(observer.event(position, &task, Event::Recorded(&record))).map(|()| true)
         };

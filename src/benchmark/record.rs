@@ -16,7 +16,7 @@ use crate::{
     Error, Result,
     data::Calendar,
     evaluator::Scores,
-    forecaster::EpochReport,
+    forecaster::{Device, EpochReport},
     windows::{Scaler, Split},
 };
 
@@ -82,6 +82,13 @@ pub struct Machine {
     pub cpu: String,
     pub os: String,
     pub threads: usize,
+    /// Where the model computed.
+    #[serde(default, skip_serializing_if = "is_cpu")]
+    pub device: Device,
+}
+
+fn is_cpu(device: &Device) -> bool {
+    *device == Device::Cpu
 }
 
 /// How long it took, wall time.
@@ -100,8 +107,8 @@ impl Software {
 }
 
 impl Machine {
-    /// This machine.
-    pub fn this() -> Self {
+    /// This machine, and where on it a model computed.
+    pub fn this(device: Device) -> Self {
         let named = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
             let line = text.lines().find(|line| line.starts_with("model name"))?;
             Some(line.split_once(':')?.1.trim().to_string())
@@ -110,6 +117,7 @@ impl Machine {
             cpu: named.unwrap_or_else(|| std::env::consts::ARCH.into()),
             os: std::env::consts::OS.into(),
             threads: rayon::current_num_threads(),
+            device,
         }
     }
 }

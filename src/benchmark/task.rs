@@ -11,7 +11,7 @@ use crate::{
     Error, Result,
     data::{Catalogue, Opened, Parts, Series},
     evaluator::{self, Yardstick},
-    forecaster::{BuildContext, EpochReport, FitObserver, FitProgress, Registry},
+    forecaster::{BuildContext, Device, EpochReport, FitObserver, FitProgress, Registry},
     windows::{Part, Scaler, Split, WindowShape, Windows},
 };
 
@@ -163,10 +163,11 @@ pub fn run_task(
     models: &Registry,
     task: &Task,
     data: &Prepared,
+    device: Device,
     hear: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<Record> {
     let shape = WindowShape::of(&data.scaled[0], task.lookback, task.horizon)?;
-    let context = BuildContext { season: data.data.season, seed: task.seed, ..BuildContext::new(shape) };
+    let context = BuildContext { shape, season: data.data.season, seed: task.seed, device };
     let mut forecaster = models.build(&task.model, &task.params, &context)?;
     let (train, valid) = (data.windows(Part::Train, shape)?, data.windows(Part::Valid, shape)?);
     let possible = data.windows(Part::Test, shape)?;
@@ -197,7 +198,7 @@ pub fn run_task(
         curve,
         scores,
         software: Software::this(),
-        machine: Machine::this(),
+        machine: Machine::this(device),
         seconds: Seconds { fit, evaluate },
     })
 }

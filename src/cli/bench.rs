@@ -10,7 +10,7 @@ use crate::{
     Error,
     benchmark::{self, Suite, Task, records_folder, write_whole},
     data::Catalogue,
-    forecaster::Registry,
+    forecaster::{Device, Registry},
     report::{Format, Report},
 };
 
@@ -31,6 +31,9 @@ pub struct BenchArgs {
     /// Say what would run, and run nothing
     #[arg(long)]
     dry_run: bool,
+    /// Where networks compute: cpu, or cuda in a build that has it
+    #[arg(long, default_value_t)]
+    device: Device,
     /// Look for data here first
     #[arg(long)]
     data: Option<PathBuf>,
@@ -54,7 +57,7 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let dir = records_folder(&args.out, &suite.name);
     progress::listen_for_interrupts()?;
     let mut bar = progress::Progress::new(suite.tasks.len());
-    let outcome = benchmark::run(&suite, models, &catalogue, &dir, &mut bar);
+    let outcome = benchmark::run(&suite, models, &catalogue, &dir, args.device, &mut bar);
     bar.finish();
     let outcome = outcome?;
     if outcome.recorded + outcome.kept == 0 {

@@ -13,7 +13,7 @@ use super::{Usage, print, progress, read_args::ReadArgs};
 use crate::{
     benchmark::{BenchObserver, Event, Prepared, Protocol, Record, Task, run_task},
     data::{Catalogue, SplitRule, open_file},
-    forecaster::{Params, Registry},
+    forecaster::{Device, Params, Registry},
 };
 
 #[derive(Debug, Args)]
@@ -49,6 +49,9 @@ pub struct EvaluateArgs {
     /// Look for data here first
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Where networks compute: cpu, or cuda in a build that has it
+    #[arg(long, default_value_t)]
+    device: Device,
     /// How a file is split: shares of train, valid and test rows
     #[arg(long, value_name = "TRAIN,VALID,TEST", value_delimiter = ',', num_args = 3, default_values_t = [0.7, 0.1, 0.2])]
     split: Vec<f64>,
@@ -104,7 +107,7 @@ fn score(task: &Task, args: &EvaluateArgs, models: &Registry, bar: &mut progress
     let task = data.resolve(models, task)?;
     let mut hear = |event: Event<'_>| -> ControlFlow<()> { bar.event(0, &task, event) };
     let _ = hear(Event::Started);
-    Ok(run_task(models, &task, &data, &mut hear)?)
+    Ok(run_task(models, &task, &data, args.device, &mut hear)?)
 }
 
 fn describe(record: &Record) -> String {

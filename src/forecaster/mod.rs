@@ -20,7 +20,7 @@ pub use preset::Preset;
 pub use registry::Registry;
 
 use crate::{
-    Result,
+    Error, Result,
     windows::{Lookback, WindowShape, Windows},
 };
 
@@ -72,7 +72,8 @@ pub struct BuildContext {
     pub season: usize,
     /// All that is drawn at random follows from this.
     pub seed: u64,
-    /// Where to compute.
+    /// Where to compute. Not a part of what is saved: a model can be used elsewhere.
+    #[serde(skip)]
     pub device: Device,
 }
 
@@ -89,6 +90,35 @@ impl BuildContext {
 pub enum Device {
     #[default]
     Cpu,
+    /// The first CUDA device; for what is trained by descent, in a build with the feature `cuda`. Its
+    /// sums have an order of their own, so that bits are not those of the CPU.
+    Cuda,
+}
+
+/// What is said where CUDA is asked of a build without it.
+pub(crate) const NO_CUDA: &str = "this build has no CUDA; build with --features cuda where nvcc is installed";
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+        })
+    }
+}
+
+impl std::str::FromStr for Device {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let all = [Self::Cpu, Self::Cuda];
+        let names: Vec<String> = all.iter().map(Self::to_string).collect();
+        match all.into_iter().find(|device| device.to_string() == name) {
+            Some(Self::Cuda) if !cfg!(feature = "cuda") => Err(Error::other(NO_CUDA)),
+            Some(device) => Ok(device),
+            None => Err(Error::unknown("device", name, names.iter().map(String::as_str))),
+        }
+    }
 }
 
 /// How far fitting has come.

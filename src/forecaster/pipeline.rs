@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use ndarray::{Array2, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 
-use super::{BuildContext, FitObserver, Forecaster, Params, Registry};
+use super::{BuildContext, Device, FitObserver, Forecaster, Params, Registry};
 use crate::{
     Error, Result,
     data::{Calendar, Series, Step},
@@ -21,13 +21,14 @@ pub struct Plan {
     pub horizon: usize,
     pub seed: u64,
     pub calendar: Calendar,
+    pub device: Device,
 }
 
 impl Plan {
-    /// `model` with its default params, seed 2021 and hourly calendar features.
+    /// `model` with its default params, seed 2021 and hourly calendar features, on the CPU.
     pub fn new(model: impl Into<String>, lookback: usize, horizon: usize) -> Self {
-        let calendar = Calendar::default();
-        Self { model: model.into(), params: Params::default(), lookback, horizon, seed: 2021, calendar }
+        let (calendar, device) = (Calendar::default(), Device::Cpu);
+        Self { model: model.into(), params: Params::default(), lookback, horizon, seed: 2021, calendar, device }
     }
 }
 
@@ -69,8 +70,8 @@ impl Pipeline {
         let step = Step::detect(series.timestamps());
         let series = series.clone().with_calendar(plan.calendar);
         let shape = WindowShape::of(&series, plan.lookback, plan.horizon)?;
-        let context =
-            BuildContext { season: step.map_or(1, Step::season), seed: plan.seed, ..BuildContext::new(shape) };
+        let season = step.map_or(1, Step::season);
+        let context = BuildContext { shape, season, seed: plan.seed, device: plan.device };
         let params = models.resolve(&plan.model, &plan.params)?;
         let mut forecaster = models.build(&plan.model, &params, &context)?;
         let scaler = Scaler::fit(&series, split);

@@ -96,14 +96,26 @@ fn every_trained_weight_gets_a_gradient() {
     assert_eq!(without_gradient::<DLinear>(&DLinearParams::default()), [""; 0]);
 }
 
-fn trained<N: Network>(network: &N::Params, threads: usize) -> Vec<Vec<f32>> {
+/// Each weight by name, after a few steps.
+type Trained = Vec<(String, Vec<f32>)>;
+
+fn trained<N: Network>(network: &N::Params, threads: usize) -> Trained {
+    trained_with::<N>(network, threads, &Training::default(), |trainer| trainer)
+}
+
+fn trained_with<N: Network>(
+    network: &N::Params,
+    threads: usize,
+    plan: &Training,
+    change: impl Fn(Trainer) -> Trainer,
+) -> Trained {
     let series = waves(300, 3);
     let shape = WindowShape::of(&series, 24, 6).unwrap();
     let windows = Windows::new(from_ref(&series), &[0..300], shape).unwrap();
     let weights = Weights::new(3, Device::Cpu);
     let mut built = N::build(network, shape, &weights).unwrap();
     built.calibrate(&windows).unwrap();
-    let mut trainer = Trainer::new(&weights, &Training::default(), 3);
+    let mut trainer = change(Trainer::new(&weights, plan, 3));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| {
         for step in 0..5 {
@@ -111,7 +123,7 @@ fn trained<N: Network>(network: &N::Params, threads: usize) -> Vec<Vec<f32>> {
             trainer.step(&built, &windows, &batch, 1e-3).unwrap();
         }
     });
-    weights.all().iter().map(|(_, weight)| weight.values().unwrap()).collect()
+    weights.all().into_iter().map(|(name, weight)| (name, weight.values().unwrap())).collect()
 }
 
 #[test]
@@ -125,6 +137,32 @@ fn weights_are_the_same_bits_for_any_number_of_threads() {
     }
     let again = ITransformerParams { dropout: 0.3, ..itransformer.clone() };
     assert_ne!(trained::<ITransformer>(&itransformer, 1), trained::<ITransformer>(&again, 1));
+}
+
+// What a device without fused operations does, on the CPU: the same masks, the same updates.
+#[test]
+fn candles_own_operations_train_the_same_weights() {
+    fn agree<N: Network>(network: &N::Params) {
+        let plan = Training { loss: Loss::WeightedL1, weight_decay: 0.1, clip: 0.5, ..Default::default() };
+        let fused = trained_with::<N>(network, 2, &plan, |trainer| trainer);
+        let plain = trained_with::<N>(network, 2, &plan, Trainer::plain);
+        assert_ne!(fused, plain, "{}: they are not the same operations", N::NAME);
+        for ((name, fused), (_, plain)) in fused.iter().zip(&plain) {
+            // Their true gradient is zero, and Adam makes whole steps of what is rounding.
+            if !name.ends_with("key_projection.bias") {
+                let apart = fused.iter().zip(plain).map(|(fused, plain)| (fused - plain).abs()).fold(0.0, f32::max);
+                // Five steps of at most 1e-3 each; one in the other direction would be 2e-3 away.
+                assert!(apart < 2e-4, "{}: {name} is {apart} apart", N::NAME);
+            }
+        }
+    }
+    let network = ITransformerParams { d_model: 16, d_ff: 16, heads: 2, dropout: 0.2, ..Default::default() };
+    agree::<ITransformer>(&network);
+    let network = OLinearParams { embed_size: 3, d_model: 16, d_ff: 16, dropout: 0.2, ..Default::default() };
+    agree::<OLinear>(&network);
+    agree::<OLinearC>(&network);
+    agree::<DLinear>(&Default::default());
+    agree::<NLinear>(&Default::default());
 }
 
 #[derive(Default)]

@@ -3,7 +3,7 @@
 
 use longcast::{
     benchmark::{Prepared, Protocol, Record, Task, run_task},
-    forecaster::Params,
+    forecaster::{Device, Params},
     models,
 };
 
@@ -41,7 +41,7 @@ fn score_with(
     let data = Prepared::open(&catalogue, dataset).unwrap();
     let task = data.resolve(&models, &task).unwrap();
     let hear = &mut |_: longcast::benchmark::Event<'_>| std::ops::ControlFlow::Continue(());
-    Some(run_task(&models, &task, &data, hear).unwrap())
+    Some(run_task(&models, &task, &data, Device::Cpu, hear).unwrap())
 }
 
 /// Data set, horizon, windows; MSE and MAE on all windows (computed independently); MSE and MAE

@@ -32,7 +32,7 @@ pub use self::{
 };
 use crate::{
     Error, Result,
-    forecaster::{BuildContext, Device, FitObserver, Forecaster},
+    forecaster::{BuildContext, Device, FitObserver, Forecaster, NO_CUDA},
     windows::{Lookback, WindowShape, Windows},
 };
 
@@ -98,7 +98,7 @@ pub trait Network: Send + Sync + Sized + 'static {
         count: usize,
         pass: &Pass,
     ) -> candle_core::Result<Tensor> {
-        loss.on_tape(&self.forward(input, pass)?, target, count)
+        loss.on_tape(&self.forward(input, pass)?, target, count, pass)
     }
 }
 
@@ -131,10 +131,10 @@ enum State {
 const WEIGHTS_FILE: &str = "weights.safetensors";
 
 /// How many windows go through a network at once: few enough for what it keeps of them to stay in the
-/// cache, enough rows (windows × variates) to keep its products busy.
-fn windows_at_once(variates: usize) -> usize {
+/// cache, enough rows (windows × variates) to keep its products busy. Other devices take all they get.
+fn windows_at_once(variates: usize, device: &candle_core::Device) -> usize {
     const ROWS: usize = 512;
-    (ROWS / variates).max(1)
+    if device.is_cpu() { (ROWS / variates).max(1) } else { usize::MAX }
 }
 
 impl<N: Network> Neural<N> {
@@ -179,7 +179,7 @@ impl<N: Network> Neural<N> {
         let batch = lookback.values.len_of(Axis(0));
         let device = self.weights.device();
         let mut forecast = Array3::zeros((batch, horizon, variates));
-        let at_once = windows_at_once(variates);
+        let at_once = windows_at_once(variates, &device).min(batch.max(1));
         let input = Input::of_lookback(lookback, self.context.shape, &device)?;
         for first in (0..batch).step_by(at_once) {
             let part = input.narrow(first, at_once.min(batch - first))?;
@@ -203,6 +203,9 @@ fn draw<N: Network>(params: &NeuralParams<N::Params>, context: &BuildContext) ->
 fn device(device: Device) -> Result<candle_core::Device> {
     match device {
         Device::Cpu => Ok(candle_core::Device::Cpu),
+        Device::Cuda if cfg!(feature = "cuda") => candle_core::Device::new_cuda(0)
+            .map_err(|error| Error::other(format!("the first CUDA device cannot be used: {error}"))),
+        Device::Cuda => Err(Error::other(NO_CUDA)),
     }
 }
 

@@ -21,6 +21,7 @@ pub struct Pass {
     training: Option<Training>,
     operations: Cell<u32>,
     derived: Option<Vec<Tensor>>,
+    plain: bool,
 }
 
 struct Training {
@@ -34,12 +35,24 @@ struct Training {
 impl Pass {
     /// A forecast: no dropout, nothing kept for gradients.
     pub fn inference() -> Self {
-        Self { training: None, operations: Cell::new(0), derived: None }
+        Self { training: None, operations: Cell::new(0), derived: None, plain: false }
     }
 
     /// A part of a training step, of the windows from `first` on.
     pub fn training(sink: Sink, key: u64, first: usize) -> Self {
-        Self { training: Some(Training { sink, key, first }), operations: Cell::new(0), derived: None }
+        let training = Some(Training { sink, key, first });
+        Self { training, operations: Cell::new(0), derived: None, plain: false }
+    }
+
+    /// The same in candle's own operations, as on devices that the fused ones are not written for: all
+    /// gradients then go over the tape, and none to the sink.
+    pub fn plain(self) -> Self {
+        Self { plain: true, ..self }
+    }
+
+    /// Whether operations on `tensor` are the fused ones.
+    pub fn fuses(&self, tensor: &Tensor) -> bool {
+        !self.plain && tensor.device().is_cpu()
     }
 
     /// The same with what the network derives from its weights, computed once for all windows of a
@@ -85,7 +98,7 @@ impl Pass {
     /// If the tensor is not contiguous.
     pub fn drop_out(&self, x: Tensor, probability: f64) -> Result<Tensor> {
         match self.dropout(probability, x.elem_count() / x.dim(0)?) {
-            Some(dropout) => dropout.apply(&x.contiguous()?),
+            Some(dropout) => dropout.apply(&x.contiguous()?, self),
             None => Ok(x),
         }
     }

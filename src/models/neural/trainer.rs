@@ -110,6 +110,7 @@ pub struct Trainer {
     sinks: Vec<Sink>,
     derived: Sink,
     steps: usize,
+    plain: bool,
 }
 
 impl Trainer {
@@ -121,10 +122,16 @@ impl Trainer {
             weights: weights.all(),
             device: weights.device(),
             optimizer: Optimizer::new(weights, plan),
-            sinks: (0..plan.shards).map(|_| Sink::default()).collect(),
+            sinks: (0..plan.shards.max(Training::MOST_SHARDS)).map(|_| Sink::default()).collect(),
             derived: Sink::default(),
             steps: 0,
+            plain: !weights.device().is_cpu(),
         }
+    }
+
+    /// The same in candle's own operations, as on devices that the fused ones are not written for.
+    pub fn plain(self) -> Self {
+        Self { plain: true, ..self }
     }
 
     /// One update of the weights of `network` by the windows with the numbers `batch`; the mean loss
@@ -133,15 +140,18 @@ impl Trainer {
     /// # Errors
     /// If the forward or the backward pass fails.
     pub fn step<N: Network>(&mut self, network: &N, windows: &Windows<'_>, batch: &[usize], rate: f64) -> Result<f64> {
+        if self.plain {
+            return self.plain_step(network, windows, batch, rate);
+        }
         let shape = windows.shape();
         let count = batch.len() * shape.variates * shape.horizon;
         let key = |purpose| key(self.seed, purpose, self.steps);
         let derivation = Derivation::new(network, batch.len(), &self.derived, key(Purpose::Derived))?;
         let key = key(Purpose::Dropout);
         self.steps += 1;
-        let size = batch.len().div_ceil(self.plan.shards);
+        let size = batch.len().div_ceil(self.plan.parts(batch.len(), shape.variates));
         let shards: Vec<(usize, &[usize])> = batch.chunks(size).enumerate().collect();
-        let at_once = super::windows_at_once(shape.variates);
+        let at_once = super::windows_at_once(shape.variates, &self.device);
         let losses = shards.par_iter().map(|(index, numbers)| {
             let sink = &self.sinks[*index];
             sink.lock().clear();
@@ -160,6 +170,31 @@ impl Trainer {
             derivation.backward(&self.weights, &self.sinks[..shards.len()], &self.derived).map_err(tensor_error)?;
             let sinks: Vec<Sink> = self.sinks[..shards.len()].iter().chain([&self.derived]).cloned().collect();
             self.optimizer.step(&sinks, rate)?;
+        }
+        Ok(loss)
+    }
+
+    /// The whole batch on one tape. Masks are those of the fused operations, so that both go the same
+    /// way but for rounding.
+    fn plain_step<N: Network>(
+        &mut self,
+        network: &N,
+        windows: &Windows<'_>,
+        batch: &[usize],
+        rate: f64,
+    ) -> Result<f64> {
+        let pass = |purpose| Pass::training(Sink::default(), key(self.seed, purpose, self.steps), 0).plain();
+        let forward = || -> candle_core::Result<(f64, GradStore)> {
+            let derived = network.derive(batch.len(), &pass(Purpose::Derived))?;
+            let (input, target) = Input::gather(windows, batch, &self.device)?;
+            let pass = pass(Purpose::Dropout).with_derived(derived);
+            let loss = network.loss(&input, &target, self.plan.loss, target.elem_count(), &pass)?;
+            Ok((f64::from(loss.to_scalar::<f32>()?), loss.backward()?))
+        };
+        let (loss, gradients) = forward().map_err(tensor_error)?;
+        self.steps += 1;
+        if loss.is_finite() {
+            self.optimizer.plain_step(&gradients, rate)?;
         }
         Ok(loss)
     }
@@ -258,7 +293,7 @@ impl Derivation {
 fn mean_loss<N: Network>(network: &N, weights: &Weights, windows: &Windows<'_>, loss: Loss) -> Result<f64> {
     let shape = windows.shape();
     let device = weights.device();
-    let at_once = super::windows_at_once(shape.variates).min(BLOCK);
+    let at_once = super::windows_at_once(shape.variates, &device).min(BLOCK);
     let block = |block: usize| -> candle_core::Result<f64> {
         let numbers: Vec<usize> = (block * BLOCK..((block + 1) * BLOCK).min(windows.len())).collect();
         let parts = numbers.chunks(at_once).map(|numbers| {
@@ -279,6 +314,8 @@ fn mean_loss<N: Network>(network: &N, weights: &Weights, windows: &Windows<'_>, 
 /// Adam or AdamW, and the moments of all weights.
 pub struct Optimizer {
     weights: Vec<(Weight, Mutex<Moments>)>,
+    /// The same on another device: mean and square of each weight's gradient.
+    on_device: Vec<[Tensor; 2]>,
     weight_decay: f64,
     clip: f64,
     steps: usize,
@@ -288,7 +325,7 @@ impl Optimizer {
     pub fn new(weights: &Weights, plan: &Training) -> Self {
         let all = weights.all().into_iter();
         let weights = all.map(|(_, weight)| (weight.clone(), Mutex::new(Moments::zeros(weight.len())))).collect();
-        Self { weights, weight_decay: plan.weight_decay, clip: plan.clip, steps: 0 }
+        Self { weights, on_device: vec![], weight_decay: plan.weight_decay, clip: plan.clip, steps: 0 }
     }
 
     /// One update by the sum of the gradients in `sinks`, in their order. A weight without a gradient
@@ -301,19 +338,52 @@ impl Optimizer {
         let sinks: Vec<_> = sinks.iter().map(Sink::lock).collect();
         let parts: Vec<Vec<&[f32]>> =
             self.weights.iter().map(|(weight, _)| sinks.iter().filter_map(|sink| sink.get(weight)).collect()).collect();
-        let factor = match self.clip {
-            0.0 => 1.0,
-            clip => {
-                let squares: f64 = parts.iter().map(|parts| squares(parts)).sum();
-                (clip / (squares.sqrt() + 1e-6)).min(1.0)
-            }
-        };
+        let factor = self.factor(|| Ok(parts.iter().map(|parts| squares(parts)).sum()))?;
         let rule = Rule::new(rate, self.weight_decay, self.steps);
         let weights = self.weights.par_iter().zip(&parts).filter(|(_, parts)| !parts.is_empty());
         let updates = weights.map(|((weight, moments), gradients)| {
             weight.tensor().inplace_op1(&Update { gradients, factor: factor as f32, moments, rule })
         });
         updates.collect::<candle_core::Result<()>>().map_err(tensor_error)
+    }
+
+    /// What gradients are multiplied by so that their norm is not above the largest that is allowed;
+    /// `squares` gives the square of the norm.
+    fn factor(&self, squares: impl FnOnce() -> candle_core::Result<f64>) -> Result<f64> {
+        match self.clip {
+            0.0 => Ok(1.0),
+            clip => Ok((clip / (squares().map_err(tensor_error)?.sqrt() + 1e-6)).min(1.0)),
+        }
+    }
+
+    /// The same update in candle's own operations, by gradients that came over the tape.
+    fn plain_step(&mut self, gradients: &GradStore, rate: f64) -> Result<()> {
+        self.steps += 1;
+        let tensors = || self.weights.iter().map(|(weight, _)| weight.tensor());
+        if self.on_device.is_empty() {
+            let zeros = |tensor: &Tensor| Ok([tensor.zeros_like()?.detach(), tensor.zeros_like()?.detach()]);
+            self.on_device = tensors().map(zeros).collect::<candle_core::Result<_>>().map_err(tensor_error)?;
+        }
+        let square = |tensor: &Tensor| tensor.sqr()?.sum_all()?.to_scalar::<f32>().map(f64::from);
+        let factor = self.factor(|| tensors().filter_map(|tensor| gradients.get(tensor)).map(square).sum())?;
+        let Rule { beta, epsilon, keep, step, root } = Rule::new(rate, self.weight_decay, self.steps);
+        for ((weight, _), moments) in self.weights.iter().zip(&mut self.on_device) {
+            let Some(gradient) = gradients.get(weight.tensor()) else { continue };
+            let update = || -> candle_core::Result<(Tensor, [Tensor; 2])> {
+                let mix =
+                    |old: &Tensor, new: &Tensor, beta: f32| (old * f64::from(beta))? + (new * f64::from(1.0 - beta))?;
+                let gradient = (gradient * factor)?;
+                let mean = mix(&moments[0], &gradient, beta.0)?;
+                let square = mix(&moments[1], &gradient.sqr()?, beta.1)?;
+                let size = ((square.sqrt()? / f64::from(root))? + f64::from(epsilon))?;
+                let change = (mean.div(&size)? * f64::from(step))?;
+                Ok((((weight.tensor().detach() * f64::from(keep))? - change)?, [mean, square]))
+            };
+            let (values, new) = update().map_err(tensor_error)?;
+            weight.take(&values)?;
+            *moments = new;
+        }
+        Ok(())
     }
 }
 

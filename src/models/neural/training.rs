@@ -25,8 +25,9 @@ pub struct Training {
     pub weight_decay: f64,
     /// The largest norm of all gradients together; 0 leaves them as they are.
     pub clip: f64,
-    /// Parts a batch is cut into, which threads share. A part of the algorithm, not of the machine: the
-    /// order of sums follows from it, and not from the number of threads.
+    /// Parts a batch is cut into, which threads share; 0 lets the size of the batch decide. A part of
+    /// the algorithm, not of the machine: the order of sums follows from it, and not from the number of
+    /// threads.
     pub shards: usize,
 }
 
@@ -42,21 +43,30 @@ impl Default for Training {
             drop_last: false,
             weight_decay: 0.0,
             clip: 0.0,
-            shards: 4,
+            shards: 0,
         }
     }
 }
 
 impl Training {
+    /// The most parts a batch is cut into where its size decides: each has gradients of its own for all
+    /// weights, to be kept and added up.
+    pub(super) const MOST_SHARDS: usize = 4;
+
+    /// Parts that a batch of so many windows is cut into.
+    pub(super) fn parts(&self, windows: usize, variates: usize) -> usize {
+        /// Rows (windows × variates) that keep the products of a part busy.
+        const ROWS: usize = 112;
+        match self.shards {
+            0 => (windows * variates / ROWS).clamp(2, Self::MOST_SHARDS).min(windows),
+            shards => shards.min(windows),
+        }
+    }
+
     /// # Errors
     /// If a number cannot be used.
     pub fn check(&self, model: &str) -> Result<()> {
-        let counts = [
-            ("epochs", self.epochs),
-            ("batch_size", self.batch_size),
-            ("patience", self.patience),
-            ("shards", self.shards),
-        ];
+        let counts = [("epochs", self.epochs), ("batch_size", self.batch_size), ("patience", self.patience)];
         if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(Error::params(model, format!("training.{name} must be at least 1")));
         }

@@ -94,9 +94,13 @@ impl Weight {
 
     /// Gives it other values, as many as it has.
     pub fn set(&self, values: &[f32]) -> Result<()> {
+        self.take(&Tensor::from_slice(values, self.var.shape(), self.var.device()).map_err(tensor_error)?)
+    }
+
+    /// Takes the values of a tensor of the same shape, on the same device.
+    pub fn take(&self, tensor: &Tensor) -> Result<()> {
         self.turn(false)?;
-        let tensor = Tensor::from_slice(values, self.var.shape(), self.var.device());
-        tensor.and_then(|tensor| self.var.set(&tensor)).map_err(tensor_error)
+        self.var.set(tensor).map_err(tensor_error)
     }
 }
 
@@ -287,11 +291,11 @@ impl Weights {
                 let (found, expected) = (tensor.dims(), weight.dims());
                 return Err(Error::Shape(format!("weight '{name}' is {found:?}, but the model has {expected:?}")));
             }
-            pairs.push((weight, tensor.to_dtype(DType::F32).map_err(tensor_error)?));
+            let tensor = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.to_device(&store.device));
+            pairs.push((weight, tensor.map_err(tensor_error)?));
         }
         for (weight, tensor) in pairs {
-            weight.turn(false)?;
-            weight.var.set(&tensor).map_err(tensor_error)?;
+            weight.take(&tensor)?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    dropout::Dropout,
+    dropout::{self, Dropout},
     simd::normal,
     tape::{self, Values},
 };
@@ -24,20 +24,22 @@ pub enum Activation {
 
 /// `activation(x)` with elements dropped.
 pub fn activate(x: &Tensor, activation: Activation, dropout: Option<Dropout>, pass: &Pass) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        return plain(x, activation);
+    if !pass.fuses(x) {
+        return plain(x, activation, dropout);
     }
     let op = Activate { activation, dropout };
     let x = x.contiguous()?;
     if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
 }
 
-/// The same in candle's own operations, without dropout.
-pub fn plain(x: &Tensor, activation: Activation) -> Result<Tensor> {
-    match activation {
-        Activation::Gelu => x.gelu_erf(),
+/// The same in candle's own operations; spelt out, as the gradient of candle's own GELU has but six
+/// digits.
+pub fn plain(x: &Tensor, activation: Activation, dropout: Option<Dropout>) -> Result<Tensor> {
+    let out = match activation {
+        Activation::Gelu => (x * ((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? + 1.0)?)? * 0.5,
         Activation::Relu => x.relu(),
-    }
+    };
+    dropout::plain(&out?, dropout)
 }
 
 struct Activate {

@@ -12,7 +12,7 @@ use multiversion::multiversion;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder, s};
 
 use super::{
-    dropout::Dropout,
+    dropout::{self, Dropout},
     product::{Write, matrix, matrix_mut, product},
     simd::{exp, largest_of, sum_of},
     tape::{self, Values},
@@ -26,8 +26,8 @@ const BLOCK: usize = 256;
 /// side by side; the result `[batch, tokens, d_model]`.
 pub fn self_attention(qkv: &Tensor, heads: usize, dropout: Option<Dropout>, pass: &Pass) -> Result<Tensor> {
     let width = qkv.dim(D::Minus1)? / 3;
-    if !qkv.device().is_cpu() {
-        return plain(&qkv.narrow(2, 0, width)?, &qkv.narrow(2, width, 2 * width)?, heads);
+    if !pass.fuses(qkv) {
+        return plain(&qkv.narrow(2, 0, width)?, &qkv.narrow(2, width, 2 * width)?, heads, dropout);
     }
     let op = Attention { heads, dropout, kept: Mutex::default() };
     let qkv = qkv.contiguous()?;
@@ -37,16 +37,16 @@ pub fn self_attention(qkv: &Tensor, heads: usize, dropout: Option<Dropout>, pass
 /// Attention of `queries [batch, queries, d_model]` to the keys and values, side by side, of
 /// `kv [batch, keys, 2 · d_model]`; the result is like the queries.
 pub fn attention(queries: &Tensor, kv: &Tensor, heads: usize, dropout: Option<Dropout>, pass: &Pass) -> Result<Tensor> {
-    if !kv.device().is_cpu() {
-        return plain(queries, kv, heads);
+    if !pass.fuses(kv) {
+        return plain(queries, kv, heads, dropout);
     }
     let op = Attention { heads, dropout, kept: Mutex::default() };
     let (queries, kv) = (queries.contiguous()?, kv.contiguous()?);
     if pass.is_training() { queries.apply_op2(&kv, op) } else { queries.apply_op2_no_bwd(&kv, &op) }
 }
 
-/// The same in candle's own operations, without dropout.
-pub fn plain(queries: &Tensor, kv: &Tensor, heads: usize) -> Result<Tensor> {
+/// The same in candle's own operations.
+pub fn plain(queries: &Tensor, kv: &Tensor, heads: usize, dropout: Option<Dropout>) -> Result<Tensor> {
     let (batch, rows, width) = queries.dims3()?;
     let split = |tensor: Tensor| tensor.reshape((batch, (), heads, width / heads))?.transpose(1, 2)?.contiguous();
     let (q, k) = (split(queries.clone())?, split(kv.narrow(2, 0, width)?)?);
@@ -54,7 +54,7 @@ pub fn plain(queries: &Tensor, kv: &Tensor, heads: usize) -> Result<Tensor> {
     let scores = (q.matmul(&k.t()?)? / ((width / heads) as f64).sqrt())?;
     let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     let probabilities = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
-    probabilities.matmul(&v)?.transpose(1, 2)?.reshape((batch, rows, width))
+    dropout::plain(&probabilities, dropout)?.matmul(&v)?.transpose(1, 2)?.reshape((batch, rows, width))
 }
 
 /// Rows of `width` columns, `stride` apart, that begin `start` into a slice.

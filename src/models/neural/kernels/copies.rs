@@ -18,7 +18,7 @@ use crate::models::neural::{
 /// and that of what is added to every copy, Σₑ Wₑ: `[2, outputs, inputs]`.
 pub fn fold_copies(weight: &Weight, factors: &Weight, pass: &Pass) -> Result<Tensor> {
     let (tensor, by) = (pass.tensor(weight), pass.tensor(factors));
-    if !tensor.device().is_cpu() {
+    if !pass.fuses(&tensor) {
         return plain(&tensor, &by);
     }
     let op = FoldCopies { weight: weight.clone(), factors: factors.clone(), sink: pass.sink() };

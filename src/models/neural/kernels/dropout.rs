@@ -8,6 +8,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use multiversion::multiversion;
 
 use super::tape::{self, Values};
+use crate::models::neural::pass::Pass;
 
 /// Which elements of one tensor are dropped.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,8 +43,11 @@ impl Dropout {
     }
 
     /// A tensor with elements dropped.
-    pub fn apply(self, tensor: &Tensor) -> Result<Tensor> {
-        tensor.apply_op1(self)
+    pub fn apply(self, tensor: &Tensor, pass: &Pass) -> Result<Tensor> {
+        match pass.fuses(tensor) {
+            true => tensor.apply_op1(self),
+            false => plain(tensor, Some(self)),
+        }
     }
 
     /// `values` with elements dropped; its own backward pass.
@@ -57,6 +61,14 @@ impl Dropout {
     pub fn mask(&self, values: &mut [f32], first: usize) {
         mask(self, values, first);
     }
+}
+
+/// `x` with elements dropped, in candle's own operations; the mask is the same on every device.
+pub fn plain(x: &Tensor, dropout: Option<Dropout>) -> Result<Tensor> {
+    let Some(dropout) = dropout else { return Ok(x.clone()) };
+    let mut factors = vec![1.0; x.elem_count()];
+    dropout.mask(&mut factors, 0);
+    x * Tensor::from_vec(factors, x.shape(), x.device())?
 }
 
 #[multiversion(targets("x86_64+avx2+fma"))]

@@ -43,7 +43,7 @@ impl Map {
 
 /// `x [.., in]` through each of `maps`, side by side: `[.., out of all maps]`.
 pub fn linear(x: &Tensor, maps: &[Map], pass: &Pass) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !pass.fuses(x) {
         return plain(x, maps, pass);
     }
     let x = x.contiguous()?;

@@ -5,6 +5,7 @@ use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 
 use super::tape::{self, Values};
+use crate::models::neural::pass::Pass;
 
 /// The error of a forecast.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +50,8 @@ impl Loss {
     /// `forecast` against `target`, both `[.., horizon]`: the sum of errors divided by `count`, as a
     /// number on the tape. A part of a batch gives its part of the mean when `count` is that of the
     /// whole.
-    pub fn on_tape(self, forecast: &Tensor, target: &Tensor, count: usize) -> Result<Tensor> {
-        if !forecast.device().is_cpu() {
+    pub fn on_tape(self, forecast: &Tensor, target: &Tensor, count: usize, pass: &Pass) -> Result<Tensor> {
+        if !pass.fuses(forecast) {
             return self.plain(forecast, target, count);
         }
         let target = target.contiguous()?;

@@ -12,7 +12,7 @@ use crate::models::neural::pass::Pass;
 
 /// `a [.., depth]` times `b [depth, columns]`.
 pub fn times(a: &Tensor, b: &Tensor, pass: &Pass) -> Result<Tensor> {
-    match a.device().is_cpu() {
+    match pass.fuses(a) {
         true => apply(a, b, false, pass),
         false => a.broadcast_matmul(b),
     }
@@ -20,7 +20,7 @@ pub fn times(a: &Tensor, b: &Tensor, pass: &Pass) -> Result<Tensor> {
 
 /// `a [.., depth]` times the transpose of `b [columns, depth]`: what a linear map does with its weight.
 pub fn times_transposed(a: &Tensor, b: &Tensor, pass: &Pass) -> Result<Tensor> {
-    match a.device().is_cpu() {
+    match pass.fuses(a) {
         true => apply(a, b, true, pass),
         false => a.broadcast_matmul(&b.t()?),
     }
@@ -29,7 +29,7 @@ pub fn times_transposed(a: &Tensor, b: &Tensor, pass: &Pass) -> Result<Tensor> {
 /// Rows of `x [.., depth]` through a map: times the transpose of `weight [columns, depth]`, and `bias
 /// [rows, columns]` added, whose rows are taken in turn.
 pub fn mapped(x: &Tensor, weight: &Tensor, bias: &Tensor, pass: &Pass) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !pass.fuses(x) {
         return x.broadcast_matmul(&weight.t()?)?.broadcast_add(bias);
     }
     // A weight that was turned, inputs first, is taken as it lies.

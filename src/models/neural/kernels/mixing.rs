@@ -17,7 +17,7 @@ use crate::models::neural::{
 /// softplus of a weight `[1, variates, variates]`, each row divided by its sum.
 pub fn normalised_softplus(weight: &Weight, pass: &Pass) -> Result<Tensor> {
     let tensor = pass.tensor(weight);
-    if !tensor.device().is_cpu() {
+    if !pass.fuses(&tensor) {
         return plain_softplus(&tensor);
     }
     let op = NormalisedSoftplus { weight: weight.clone(), sink: pass.sink() };
@@ -79,7 +79,7 @@ impl CustomOp1 for NormalisedSoftplus {
 
 /// `matrix [1, variates, variates]` times each window of `x [batch, variates, width]`.
 pub fn mix(matrix: &Tensor, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !pass.fuses(x) {
         return matrix.broadcast_as((x.dim(0)?, matrix.dim(1)?, matrix.dim(2)?))?.contiguous()?.matmul(x);
     }
     let (matrix, x) = (matrix.contiguous()?, x.contiguous()?);

@@ -8,7 +8,7 @@ use crate::models::neural::pass::Pass;
 /// `[.., time]` averaged over `width` (odd) steps centred on each; beyond both ends the edge value is
 /// repeated (Wu et al., "Autoformer", 2021, equation 1).
 pub fn moving_average(x: &Tensor, width: usize, pass: &Pass) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !pass.fuses(x) {
         return plain(x, width);
     }
     let op = MovingAverage { width };

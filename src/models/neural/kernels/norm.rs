@@ -9,7 +9,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Te
 use multiversion::multiversion;
 
 use super::{
-    dropout::Dropout,
+    dropout::{self, Dropout},
     simd::sum_of,
     tape::{self, Values},
 };
@@ -29,7 +29,7 @@ pub struct Affine {
 
 /// `x` normalised over its last axis.
 pub fn norm(x: &Tensor, affine: &Affine, pass: &Pass) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !pass.fuses(x) {
         return plain(x, affine, pass);
     }
     let op = Norm::new(affine, None, pass);
@@ -39,8 +39,8 @@ pub fn norm(x: &Tensor, affine: &Affine, pass: &Pass) -> Result<Tensor> {
 
 /// `x + dropout(branch)`, normalised over its last axis.
 pub fn add_norm(x: &Tensor, branch: &Tensor, affine: &Affine, dropout: Option<Dropout>, pass: &Pass) -> Result<Tensor> {
-    if !x.device().is_cpu() {
-        return plain(&(x + branch)?, affine, pass);
+    if !pass.fuses(x) {
+        return plain(&(x + dropout::plain(branch, dropout)?)?, affine, pass);
     }
     let op = Norm::new(affine, dropout, pass);
     let (x, branch) = (x.contiguous()?, branch.contiguous()?);

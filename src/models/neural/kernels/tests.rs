@@ -147,7 +147,7 @@ fn layer_norms() {
 fn activations() {
     let x = random(&[4, 33], 1);
     for kind in [Activation::Gelu, Activation::Relu] {
-        let plain = |_: &Pass| activation::plain(x.as_tensor(), kind);
+        let plain = |_: &Pass| activation::plain(x.as_tensor(), kind, None);
         agree("activation", &[&x], &[], |pass| activate(&x, kind, None, pass), plain);
         differentiates("activation with dropout", &x, |x, pass| activate(x, kind, pass.dropout(0.3, 33), pass));
     }
@@ -163,7 +163,7 @@ fn attentions() {
             &[&qkv],
             &[],
             |pass| self_attention(&qkv, heads, None, pass),
-            |_| attention::plain(&qkv.narrow(2, 0, 8)?, &qkv.narrow(2, 8, 16)?, heads),
+            |_| attention::plain(&qkv.narrow(2, 0, 8)?, &qkv.narrow(2, 8, 16)?, heads, None),
         );
         let (queries, kv) = (random(&[2, 70, 8], 2), random(&[2, tokens, 16], 3));
         agree(
@@ -171,7 +171,7 @@ fn attentions() {
             &[&queries, &kv],
             &[],
             |pass| attention(&queries, &kv, heads, None, pass),
-            |_| attention::plain(&queries, &kv, heads),
+            |_| attention::plain(&queries, &kv, heads, None),
         );
         differentiates("self-attention with dropout", &qkv, |qkv, pass| {
             self_attention(qkv, heads, pass.dropout(0.3, heads * tokens * tokens), pass)
@@ -233,6 +233,16 @@ fn fixed_transforms() {
     let (matrix, x) = (random(&[7, 7], 1).as_detached_tensor(), random(&[3, 2, 7], 2));
     let plain = |_: &Pass| x.broadcast_matmul(&matrix);
     agree("transform", &[&x], &[], |pass| transform::transform(&x, &matrix, pass), plain);
+    let weights = weights();
+    let delta = weights.trained("delta", &[1, 5, 1, 7], Init::Normal).unwrap();
+    let x = random(&[2, 5, 3, 7], 3);
+    agree(
+        "transform back",
+        &[&x],
+        &[&delta],
+        |pass| transform::transform_back(&x, &matrix, &delta, pass),
+        |pass| transform::plain_back(&x, &matrix, &pass.tensor(&delta)),
+    );
 }
 
 #[test]
@@ -260,7 +270,7 @@ fn products_on_the_tape() {
 fn losses() {
     let (forecast, target) = (random(&[2, 3, 8], 1), random(&[2, 3, 8], 2).as_detached_tensor());
     for loss in [Loss::Mse, Loss::L1, Loss::WeightedL1] {
-        let on_tape = loss.on_tape(&forecast, &target, 48).unwrap();
+        let on_tape = loss.on_tape(&forecast, &target, 48, &Pass::inference()).unwrap();
         let plain = loss.plain(&forecast, &target, 48).unwrap();
         close(&values(&on_tape), &values(&plain), 1e-6, "loss");
         let gradient = |of: &Tensor| values(of.backward().unwrap().get(&forecast).unwrap());

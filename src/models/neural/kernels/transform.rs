@@ -1,4 +1,4 @@
-//! A product with a matrix that is not trained.
+//! Products with a matrix that is not trained.
 
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
@@ -6,11 +6,14 @@ use super::{
     product::{Write, matrix, matrix_mut, product, rows_times},
     tape::{self, Values},
 };
-use crate::models::neural::pass::Pass;
+use crate::models::neural::{
+    pass::{Pass, Sink},
+    weights::Weight,
+};
 
 /// `x [.., in]` times `matrix [in, out]`.
 pub fn transform(x: &Tensor, matrix: &Tensor, pass: &Pass) -> Result<Tensor> {
-    if !x.device().is_cpu() {
+    if !pass.fuses(x) {
         return x.broadcast_matmul(matrix);
     }
     let op = Transform { matrix: matrix.contiguous()? };
@@ -45,6 +48,74 @@ impl CustomOp1 for Transform {
         let mut back = vec![0.0; x.elem_count()];
         let out = matrix_mut(&mut back, x.dim(D::Minus1)?);
         product(out, Write::Set, matrix(gradient.slice()?, outputs), matrix(fixed.slice()?, outputs).t(), 1.0);
+        tape::tensor(back, x.shape()).map(Some)
+    }
+}
+
+/// OLinear's way back: `x [batch, variates, copies, length]` times `matrix [length, length]`, `delta
+/// [1, variates, 1, length]` added to every copy, the copies of each step side by side: `[batch, variates,
+/// length · copies]`.
+pub fn transform_back(x: &Tensor, matrix: &Tensor, delta: &Weight, pass: &Pass) -> Result<Tensor> {
+    if !pass.fuses(x) {
+        return plain_back(x, matrix, &pass.tensor(delta));
+    }
+    let op = TransformBack { matrix: matrix.contiguous()?, delta: delta.clone(), sink: pass.sink() };
+    let x = x.contiguous()?;
+    if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+}
+
+/// The same in candle's own operations.
+pub fn plain_back(x: &Tensor, matrix: &Tensor, delta: &Tensor) -> Result<Tensor> {
+    let (batch, variates, copies, length) = x.dims4()?;
+    let back = x.broadcast_matmul(matrix)?.broadcast_add(delta)?;
+    back.transpose(2, 3)?.contiguous()?.reshape((batch, variates, length * copies))
+}
+
+struct TransformBack {
+    matrix: Tensor,
+    delta: Weight,
+    sink: Option<Sink>,
+}
+
+impl CustomOp1 for TransformBack {
+    fn name(&self) -> &'static str {
+        "transform-back"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (batch, variates, copies, length) = layout.shape().dims4()?;
+        let (fixed, delta) = (Values::of(&self.matrix), Values::of(self.delta.tensor()));
+        let fixed = matrix(fixed.slice()?, length);
+        let x = tape::slice(storage, layout)?;
+        let delta = delta.slice()?.chunks_exact(length).cycle();
+        // One value for every copy of a step.
+        let mut out = Vec::with_capacity(x.len());
+        for delta in delta.take(batch * variates) {
+            delta.iter().for_each(|value| out.extend(std::iter::repeat_n(*value, copies)));
+        }
+        let block = copies * length;
+        for (x, out) in x.chunks_exact(block).zip(out.chunks_exact_mut(block)) {
+            product(matrix_mut(out, copies), Write::Add, fixed.t(), matrix(x, length).t(), 1.0);
+        }
+        tape::result(out, (batch, variates, block))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let (_, variates, copies, length) = x.dims4()?;
+        let gradient = gradient.contiguous()?;
+        let (fixed, gradient) = (Values::of(&self.matrix), Values::of(&gradient));
+        let (fixed, gradient) = (matrix(fixed.slice()?, length), gradient.slice()?);
+        let block = copies * length;
+        let mut back = vec![0.0; gradient.len()];
+        let mut to_delta = vec![0.0; variates * length];
+        for (index, (gradient, back)) in gradient.chunks_exact(block).zip(back.chunks_exact_mut(block)).enumerate() {
+            product(matrix_mut(back, length), Write::Set, matrix(gradient, copies).t(), fixed.t(), 1.0);
+            let to_delta = to_delta[index % variates * length..].iter_mut();
+            for (sum, copies) in to_delta.zip(gradient.chunks_exact(copies)) {
+                *sum += copies.iter().sum::<f32>();
+            }
+        }
+        self.sink.as_ref().expect("an operation on the tape has a sink").lock().add(&self.delta, &to_delta);
         tape::tensor(back, x.shape()).map(Some)
     }
 }

@@ -29,7 +29,7 @@ use super::{
         matmul::{mapped, times, times_transposed},
         mixing::{mix, normalised_softplus},
         norm::{Affine, add_norm, norm},
-        transform::transform,
+        transform::{transform, transform_back},
     },
     layers::{FeedForward, InstanceNorm},
     pass::Pass,
@@ -244,7 +244,7 @@ impl Body {
             let mixing = layer.mixing(self.mixing.as_ref(), pass)?;
             // One mask for all windows of a batch: what is dropped is a weight.
             derived.push(match pass.dropout(self.params.dropout, 0) {
-                Some(mask) => mask.apply(&mixing)?,
+                Some(mask) => mask.apply(&mixing, pass)?,
                 None => mixing,
             });
         }
@@ -301,9 +301,8 @@ impl Body {
         let (embed_size, horizon) = (self.params.embed_size, self.shape.horizon);
         let wide = linear(z, std::slice::from_ref(&self.outer), pass)?;
         let wide = wide.reshape((batch, variates, embed_size, horizon))?;
-        let wide = transform(&wide, &self.basis(1, pass), pass)?.broadcast_add(&pass.tensor(&self.deltas[1]))?;
         // The head wants the copies of each step side by side.
-        let wide = wide.transpose(2, 3)?.contiguous()?.reshape((batch, variates, horizon * embed_size))?;
+        let wide = transform_back(&wide, &self.basis(1, pass), &self.deltas[1], pass)?;
         linear(&wide, std::slice::from_ref(&self.head[0]), pass)
     }
 
