@@ -6,11 +6,11 @@ use candle_core::Device;
 use longcast::{
     Result,
     data::{Calendar, Series},
-    forecaster::{BuildContext, EpochReport, FitObserver, FitProgress},
+    forecaster::{BuildContext, EpochReport, FitObserver, FitProgress, Forecaster},
     models::{
         self,
         neural::{
-            Input, Loss, Network, Pass, Sink, Trainer, Training, Weights, gradients,
+            Input, Loss, Network, Neural, NeuralParams, Pass, Sink, Trainer, Training, Weights, gradients,
             itransformer::{ITransformer, ITransformerParams},
             linear::{DLinear, DLinearParams, Linear, LinearParams, NLinear},
             olinear::{OLinear, OLinearC, OLinearParams},
@@ -163,6 +163,23 @@ fn candles_own_operations_train_the_same_weights() {
     agree::<OLinearC>(&network);
     agree::<DLinear>(&Default::default());
     agree::<NLinear>(&Default::default());
+}
+
+// Alone a forecast has all threads, on a thread of a pool only that one.
+#[test]
+fn a_forecast_is_the_same_bits_whoever_works_on_it() -> Result<()> {
+    let series = waves(80, 300);
+    let shape = WindowShape::of(&series, 48, 12)?;
+    let windows = Windows::new(from_ref(&series), &[0..80], shape)?;
+    let network = ITransformerParams { d_model: 64, d_ff: 64, heads: 2, ..Default::default() };
+    let params = NeuralParams { network, training: Training::default() };
+    let mut model = Neural::<ITransformer>::new(params, &BuildContext::new(shape))?;
+    model.take_as_fitted(&windows)?;
+    let mut batches = windows.batches(1, longcast::windows::Order::InTime);
+    let lookback = &batches.next_batch().expect("there is a window").lookback;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads can be made");
+    assert_eq!(model.predict(lookback)?, pool.install(|| model.predict(lookback))?);
+    Ok(())
 }
 
 #[derive(Default)]

@@ -180,10 +180,13 @@ impl<N: Network> Neural<N> {
         let device = self.weights.device();
         let mut forecast = Array3::zeros((batch, horizon, variates));
         let at_once = windows_at_once(variates, &device).min(batch.max(1));
+        // Whoever scores many windows asks for them from all threads; a single forecast has them to itself.
+        let alone = batch <= at_once && rayon::current_thread_index().is_none();
+        let pass = || if alone { Pass::inference().on_all_threads() } else { Pass::inference() };
         let input = Input::of_lookback(lookback, self.context.shape, &device)?;
         for first in (0..batch).step_by(at_once) {
             let part = input.narrow(first, at_once.min(batch - first))?;
-            let values = self.network.forward(&part, &Pass::inference())?.flatten_all()?.to_vec1::<f32>()?;
+            let values = self.network.forward(&part, &pass())?.flatten_all()?.to_vec1::<f32>()?;
             for (index, window) in values.chunks_exact(variates * horizon).enumerate() {
                 let mut slot = forecast.index_axis_mut(Axis(0), first + index);
                 for (variate, steps) in window.chunks_exact(horizon).enumerate() {

@@ -9,7 +9,10 @@ use std::{
 use candle_core::{Result, Tensor};
 
 use super::{
-    kernels::{dropout::Dropout, product::Write},
+    kernels::{
+        dropout::Dropout,
+        product::{Threads, Write},
+    },
     weights::Weight,
 };
 
@@ -22,6 +25,7 @@ pub struct Pass {
     operations: Cell<u32>,
     derived: Option<Vec<Tensor>>,
     plain: bool,
+    threads: Threads,
 }
 
 struct Training {
@@ -35,19 +39,30 @@ struct Training {
 impl Pass {
     /// A forecast: no dropout, nothing kept for gradients.
     pub fn inference() -> Self {
-        Self { training: None, operations: Cell::new(0), derived: None, plain: false }
+        Self { training: None, operations: Cell::new(0), derived: None, plain: false, threads: Threads::One }
     }
 
     /// A part of a training step, of the windows from `first` on.
     pub fn training(sink: Sink, key: u64, first: usize) -> Self {
         let training = Some(Training { sink, key, first });
-        Self { training, operations: Cell::new(0), derived: None, plain: false }
+        Self { training, operations: Cell::new(0), derived: None, plain: false, threads: Threads::One }
     }
 
     /// The same in candle's own operations, as on devices that the fused ones are not written for: all
     /// gradients then go over the tape, and none to the sink.
     pub fn plain(self) -> Self {
         Self { plain: true, ..self }
+    }
+
+    /// The same with all threads at work inside operations: for a forecast that nothing else runs beside.
+    /// No bit of it changes.
+    pub fn on_all_threads(self) -> Self {
+        Self { threads: Threads::All, ..self }
+    }
+
+    /// Who works inside an operation.
+    pub fn threads(&self) -> Threads {
+        self.threads
     }
 
     /// Whether operations on `tensor` are the fused ones.

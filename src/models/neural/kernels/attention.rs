@@ -10,17 +10,18 @@ use std::sync::Mutex;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
 use multiversion::multiversion;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder, s};
+use rayon::prelude::*;
 
 use super::{
     dropout::{self, Dropout},
-    product::{Write, matrix, matrix_mut, product},
+    product::{Threads, Write, matrix, matrix_mut, product},
     simd::{exp, largest_of, sum_of},
     tape::{self, Values},
 };
 use crate::models::neural::pass::Pass;
 
-/// Queries whose scores are in memory at once.
-const BLOCK: usize = 256;
+/// Queries whose scores are in memory at once; the unit of work, whoever does it.
+const BLOCK: usize = 128;
 
 /// Attention of each token to all: `qkv` is `[batch, tokens, 3 · d_model]`, queries, keys and values
 /// side by side; the result `[batch, tokens, d_model]`.
@@ -29,7 +30,7 @@ pub fn self_attention(qkv: &Tensor, heads: usize, dropout: Option<Dropout>, pass
     if !pass.fuses(qkv) {
         return plain(&qkv.narrow(2, 0, width)?, &qkv.narrow(2, width, 2 * width)?, heads, dropout);
     }
-    let op = Attention { heads, dropout, kept: Mutex::default() };
+    let op = Attention { heads, dropout, threads: pass.threads(), kept: Mutex::default() };
     let qkv = qkv.contiguous()?;
     if pass.is_training() { qkv.apply_op1(op) } else { qkv.apply_op1_no_bwd(&op) }
 }
@@ -40,7 +41,7 @@ pub fn attention(queries: &Tensor, kv: &Tensor, heads: usize, dropout: Option<Dr
     if !pass.fuses(kv) {
         return plain(queries, kv, heads, dropout);
     }
-    let op = Attention { heads, dropout, kept: Mutex::default() };
+    let op = Attention { heads, dropout, threads: pass.threads(), kept: Mutex::default() };
     let (queries, kv) = (queries.contiguous()?, kv.contiguous()?);
     if pass.is_training() { queries.apply_op2(&kv, op) } else { queries.apply_op2_no_bwd(&kv, &op) }
 }
@@ -96,7 +97,8 @@ struct Head {
 struct Attention {
     heads: usize,
     dropout: Option<Dropout>,
-    /// For each head and query, the logarithm of the denominator of its softmax.
+    threads: Threads,
+    /// For each query and head, the logarithm of the denominator of its softmax.
     kept: Mutex<Vec<f32>>,
 }
 
@@ -124,9 +126,13 @@ impl Sizes {
     }
 
     fn heads(&self, heads: usize) -> impl Iterator<Item = Head> + '_ {
+        (0..self.batch).flat_map(move |window| self.heads_of(window, heads))
+    }
+
+    fn heads_of(&self, window: usize, heads: usize) -> impl Iterator<Item = Head> + '_ {
         let width = self.d_model / heads;
-        (0..self.batch * heads).map(move |number| {
-            let (window, column) = (number / heads, number % heads * width);
+        (0..heads).map(move |head| {
+            let (number, column) = (window * heads + head, head * width);
             let place = |rows: usize, stride: usize, column: usize| Place {
                 rows,
                 width,
@@ -151,28 +157,51 @@ impl Sizes {
 impl Attention {
     /// `q` and `kv` may be one and the same slice.
     fn forward(&self, q: &[f32], kv: &[f32], sizes: &Sizes) -> Result<(CpuStorage, Shape)> {
-        let Sizes { batch, queries, keys, d_model, .. } = *sizes;
+        let Sizes { batch, queries, d_model, .. } = *sizes;
         let mut out = vec![0.0; batch * queries * d_model];
-        let mut logarithms = vec![0.0; batch * self.heads * queries];
-        let mut scores = vec![0.0; BLOCK.min(queries) * keys];
-        for head in sizes.heads(self.heads) {
-            let (k, v) = (head.k.of(kv), head.v.of(kv));
-            for first in (0..queries).step_by(BLOCK) {
-                let block = first..(first + BLOCK).min(queries);
-                let scores = &mut scores[..block.len() * keys];
-                let q = head.q.of(q).slice_move(s![block.clone(), ..]);
-                product(matrix_mut(scores, keys), Write::Set, q, k.t(), sizes.scale(self.heads));
-                let at = head.number * queries + first;
-                softmax(scores, keys, &mut logarithms[at..at + block.len()]);
-                if let Some(dropout) = &self.dropout {
-                    dropout.mask(scores, at * keys);
-                }
-                let out = head.out.of_mut(&mut out).slice_move(s![block, ..]);
-                product(out, Write::Set, matrix_mut(scores, keys).view(), v, 1.0);
+        let mut logarithms = vec![0.0; batch * queries * self.heads];
+        let windows = out.chunks_mut(queries * d_model).zip(logarithms.chunks_mut(queries * self.heads)).enumerate();
+        let blocks = windows.flat_map(|(window, (out, logarithms))| {
+            let blocks = out.chunks_mut(BLOCK * d_model).zip(logarithms.chunks_mut(BLOCK * self.heads)).enumerate();
+            blocks.map(move |(block, (out, logarithms))| (window, block * BLOCK, out, logarithms))
+        });
+        match self.threads {
+            Threads::One => {
+                let mut scores = Vec::new();
+                blocks.for_each(|block| self.block(q, kv, sizes, block, &mut scores));
+            }
+            Threads::All => {
+                let blocks: Vec<_> = blocks.collect();
+                blocks.into_par_iter().for_each_init(Vec::new, |scores, block| self.block(q, kv, sizes, block, scores));
             }
         }
         *self.kept.lock().expect("no thread panics holding it") = logarithms;
         tape::result(out, (batch, queries, d_model))
+    }
+
+    /// The queries of one window from `first` on, all heads of them: their results and logarithms.
+    fn block(
+        &self,
+        q: &[f32],
+        kv: &[f32],
+        sizes: &Sizes,
+        (window, first, out, logarithms): (usize, usize, &mut [f32], &mut [f32]),
+        scores: &mut Vec<f32>,
+    ) {
+        let Sizes { queries, keys, d_model, .. } = *sizes;
+        let rows = out.len() / d_model;
+        scores.resize(rows * keys, 0.0);
+        let width = d_model / self.heads;
+        for (column, head) in sizes.heads_of(window, self.heads).enumerate() {
+            let q = head.q.of(q).slice_move(s![first..first + rows, ..]);
+            product(matrix_mut(scores, keys), Write::Set, q, head.k.of(kv).t(), sizes.scale(self.heads));
+            softmax(scores, keys, logarithms[column..].iter_mut().step_by(self.heads));
+            if let Some(dropout) = &self.dropout {
+                dropout.mask(scores, (head.number * queries + first) * keys);
+            }
+            let out = matrix_mut(out, d_model).slice_move(s![.., column * width..(column + 1) * width]);
+            product(out, Write::Set, matrix(scores, keys), head.v.of(kv), 1.0);
+        }
     }
 
     /// Gradients of the queries, keys and values of each head, given to `write`.
@@ -202,7 +231,9 @@ impl Attention {
                 let d_out = head.out.of(gradient).slice_move(s![block.clone(), ..]);
                 let probabilities = &mut probabilities[..size];
                 product(matrix_mut(probabilities, keys), Write::Set, q, k.t(), scale);
-                again(probabilities, keys, &logarithms[at..]);
+                let of_window = head.number / self.heads * queries * self.heads;
+                let own = logarithms[of_window + first * self.heads + head.number % self.heads..].iter();
+                again(probabilities, keys, own.step_by(self.heads));
                 let dropped = &mut dropped[..size];
                 dropped.copy_from_slice(probabilities);
                 if let Some(dropout) = &self.dropout {
@@ -228,7 +259,7 @@ impl Attention {
 
 /// Each row of `keys` scores becomes probabilities; the logarithms of the denominators go to `kept`.
 #[multiversion(targets("x86_64+avx2+fma"))]
-fn softmax(scores: &mut [f32], keys: usize, kept: &mut [f32]) {
+fn softmax<'a>(scores: &mut [f32], keys: usize, kept: impl Iterator<Item = &'a mut f32>) {
     for (row, kept) in scores.chunks_exact_mut(keys).zip(kept) {
         let largest = largest_of(row);
         row.iter_mut().for_each(|score| *score = exp(*score - largest));
@@ -241,7 +272,7 @@ fn softmax(scores: &mut [f32], keys: usize, kept: &mut [f32]) {
 
 /// Scores become the probabilities they were, by the logarithms kept then.
 #[multiversion(targets("x86_64+avx2+fma"))]
-fn again(scores: &mut [f32], keys: usize, kept: &[f32]) {
+fn again<'a>(scores: &mut [f32], keys: usize, kept: impl Iterator<Item = &'a f32>) {
     for (row, logarithm) in scores.chunks_exact_mut(keys).zip(kept) {
         row.iter_mut().for_each(|score| *score = exp(*score - logarithm));
     }

@@ -5,7 +5,7 @@ use multiversion::multiversion;
 use ndarray::{ArrayView2, Axis, s};
 
 use super::{
-    product::{Write, matrix, matrix_mut, product, rows_times},
+    product::{Threads, Write, matrix, matrix_mut, product, rows_times},
     tape::{self, Values},
 };
 use crate::models::neural::{
@@ -47,7 +47,7 @@ pub fn linear(x: &Tensor, maps: &[Map], pass: &Pass) -> Result<Tensor> {
         return plain(x, maps, pass);
     }
     let x = x.contiguous()?;
-    let op = Linear { maps: maps.to_vec(), sink: pass.sink() };
+    let op = Linear { maps: maps.to_vec(), sink: pass.sink(), threads: pass.threads() };
     // The weight puts the operation on the tape where its input is data; op reads all weights itself.
     let weight = pass.tensor(&maps[0].weight);
     if pass.is_training() { x.apply_op2(&weight, op) } else { x.apply_op2_no_bwd(&weight, &op) }
@@ -75,6 +75,7 @@ pub fn plain(x: &Tensor, maps: &[Map], pass: &Pass) -> Result<Tensor> {
 struct Linear {
     maps: Vec<Map>,
     sink: Option<Sink>,
+    threads: Threads,
 }
 
 impl Linear {
@@ -130,7 +131,8 @@ impl CustomOp2 for Linear {
                 Some(turned) => matrix(turned, columns.len()),
                 None => matrix(weight.slice()?, depth).reversed_axes(),
             };
-            rows_times(matrix_mut(&mut out, width).slice_move(s![.., columns]), Write::Add, x, by_input);
+            let out = matrix_mut(&mut out, width).slice_move(s![.., columns]);
+            rows_times(out, Write::Add, x, by_input, self.threads);
         }
         shape.push(width);
         tape::result(out, shape)

@@ -5,7 +5,7 @@ use multiversion::multiversion;
 use ndarray::ArrayView2;
 
 use super::{
-    product::{Write, matrix, matrix_mut, product, rows_times},
+    product::{Threads, Write, matrix, matrix_mut, product, rows_times},
     tape::{self, Values},
 };
 use crate::models::neural::pass::Pass;
@@ -36,7 +36,7 @@ pub fn mapped(x: &Tensor, weight: &Tensor, bias: &Tensor, pass: &Pass) -> Result
     let transposed = weight.is_contiguous();
     let weight = if transposed { weight.clone() } else { weight.t()?.contiguous()? };
     let (x, bias) = (x.contiguous()?, bias.contiguous()?);
-    let op = MatMul { transposed };
+    let op = MatMul { transposed, threads: pass.threads() };
     match pass.is_training() {
         true => x.apply_op3(&weight, &bias, op),
         false => x.apply_op3_no_bwd(&weight, &bias, &op),
@@ -45,12 +45,13 @@ pub fn mapped(x: &Tensor, weight: &Tensor, bias: &Tensor, pass: &Pass) -> Result
 
 fn apply(a: &Tensor, b: &Tensor, transposed: bool, pass: &Pass) -> Result<Tensor> {
     let (a, b) = (a.contiguous()?, b.contiguous()?);
-    let op = MatMul { transposed };
+    let op = MatMul { transposed, threads: pass.threads() };
     if pass.is_training() { a.apply_op2(&b, op) } else { a.apply_op2_no_bwd(&b, &op) }
 }
 
 struct MatMul {
     transposed: bool,
+    threads: Threads,
 }
 
 impl MatMul {
@@ -78,7 +79,7 @@ impl CustomOp2 for MatMul {
         let b = self.view(tape::slice(b, b_layout)?, b_layout.dims());
         let a = matrix(tape::slice(a, a_layout)?, depth);
         let mut out = vec![0.0; a.nrows() * b.ncols()];
-        rows_times(matrix_mut(&mut out, b.ncols()), Write::Set, a, b);
+        rows_times(matrix_mut(&mut out, b.ncols()), Write::Set, a, b, self.threads);
         shape.push(b.ncols());
         tape::result(out, shape)
     }
@@ -131,7 +132,7 @@ impl CustomOp3 for MatMul {
         while out.len() < len {
             out.extend_from_slice(&bias[..bias.len().min(len - out.len())]);
         }
-        rows_times(matrix_mut(&mut out, weight.ncols()), Write::Add, x, weight);
+        rows_times(matrix_mut(&mut out, weight.ncols()), Write::Add, x, weight, self.threads);
         shape.push(weight.ncols());
         tape::result(out, shape)
     }

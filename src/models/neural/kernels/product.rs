@@ -20,6 +20,19 @@ pub enum Write {
     Add,
 }
 
+/// Who works on a product.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Threads {
+    /// The thread that asks for it: there are other parts of the batch for the others.
+    #[default]
+    One,
+    /// All of them, each on some rows.
+    All,
+}
+
+/// Multiplications that are worth another thread.
+const WORTH_A_THREAD: usize = 1 << 19;
+
 /// `out = factor · a b`, or added to it: `[rows, depth]` times `[depth, columns]`, any strides.
 ///
 /// The last bits of a row may depend on how many rows there are; [`rows_times`] is for where they must
@@ -66,12 +79,22 @@ pub fn product(
 }
 
 /// `out = a b`, or added to it, where each row of the result depends on the same row of `a` alone, to
-/// the last bit, however many other rows there are.
+/// the last bit, however many other rows there are, and whoever works on it.
 ///
 /// # Panics
 /// If the sizes do not go together.
-pub fn rows_times(mut out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>) {
+pub fn rows_times(
+    mut out: ArrayViewMut2<'_, f32>,
+    write: Write,
+    a: ArrayView2<'_, f32>,
+    b: ArrayView2<'_, f32>,
+    threads: Threads,
+) {
     let (rows, depth) = a.dim();
+    if threads == Threads::All {
+        let parts = (rows * depth * b.ncols() / WORTH_A_THREAD).min(rayon::current_num_threads()).min(rows);
+        return shared(out, write, a, b, parts);
+    }
     // gemm has other ways, with other orders of sums, for a single row and for small results of
     // matrices that both lie along the depth. It gets no single row, and the depth across.
     if rows == 1 {
@@ -79,7 +102,8 @@ pub fn rows_times(mut out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'
         if write == Write::Add {
             both.row_mut(0).assign(&out.row(0));
         }
-        rows_times(both.view_mut(), write, a.broadcast((2, depth)).expect("one row can be seen as two"), b);
+        let twice = a.broadcast((2, depth)).expect("one row can be seen as two");
+        rows_times(both.view_mut(), write, twice, b, Threads::One);
         out.row_mut(0).assign(&both.row(0));
         return;
     }
@@ -88,6 +112,19 @@ pub fn rows_times(mut out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'
         return in_parts(out, write, across.t(), b);
     }
     in_parts(out, write, a, b);
+}
+
+/// The same by `parts` threads, each on as many rows.
+fn shared(out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, parts: usize) {
+    if parts < 2 {
+        return rows_times(out, write, a, b, Threads::One);
+    }
+    let middle = a.nrows() * (parts / 2) / parts;
+    let ((a_first, a_second), (first, second)) = (a.split_at(Axis(0), middle), out.split_at(Axis(0), middle));
+    rayon::join(
+        || shared(first, write, a_first, b, parts / 2),
+        || shared(second, write, a_second, b, parts - parts / 2),
+    );
 }
 
 fn in_parts(mut out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>) {
@@ -148,10 +185,13 @@ mod tests {
             let (a, b) = (wave(70, depth, 0.7), wave(columns, depth, 0.3));
             let rows_of = |range: std::ops::Range<usize>| {
                 let mut out = Array2::zeros((range.len(), columns));
-                rows_times(out.view_mut(), Write::Set, a.slice(s![range, ..]), b.t());
+                rows_times(out.view_mut(), Write::Set, a.slice(s![range, ..]), b.t(), Threads::One);
                 out
             };
             let all = rows_of(0..70);
+            let mut shared = Array2::zeros((70, columns));
+            rows_times(shared.view_mut(), Write::Set, a.view(), b.t(), Threads::All);
+            assert_eq!(shared, all, "{depth} {columns} on all threads");
             for range in [0..1, 3..4, 5..16, 7..40, 64..70, 0..69] {
                 assert_eq!(rows_of(range.clone()), all.slice(s![range.clone(), ..]), "{depth} {columns} {range:?}");
             }

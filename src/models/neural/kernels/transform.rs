@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
 
 use super::{
-    product::{Write, matrix, matrix_mut, product, rows_times},
+    product::{Threads, Write, matrix, matrix_mut, product, rows_times},
     tape::{self, Values},
 };
 use crate::models::neural::{
@@ -35,7 +35,7 @@ impl CustomOp1 for Transform {
         let fixed = Values::of(&self.matrix);
         let x = matrix(tape::slice(storage, layout)?, inputs);
         let mut out = vec![0.0; x.nrows() * outputs];
-        rows_times(matrix_mut(&mut out, outputs), Write::Set, x, matrix(fixed.slice()?, outputs));
+        rows_times(matrix_mut(&mut out, outputs), Write::Set, x, matrix(fixed.slice()?, outputs), Threads::One);
         let mut shape = layout.dims().to_vec();
         *shape.last_mut().expect("a tensor that is mapped has an axis") = outputs;
         tape::result(out, shape)
