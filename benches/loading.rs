@@ -14,6 +14,10 @@ use longcast::data::loader::{ReadOptions, read};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const ROWS: i64 = 26_304;
 const VARIATES: usize = 321;
 
@@ -34,6 +38,7 @@ fn write(path: &Path) {
 }
 
 fn loading(criterion: &mut Criterion) {
+    longcast::cli::prepare();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wide.csv");
     write(&file);
