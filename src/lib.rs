@@ -29,6 +29,7 @@
 //! - `datasets`: files (polars), the manifest of data sets, benchmarks and reports.
 //! - `regressors`: the forecasters made of linfa's regressors.
 //! - `neural`: the forecasters trained by gradient descent (candle).
+//! - `cuda`: the same on an NVIDIA GPU; not among the defaults, since it needs `nvcc` to build.
 //!
 //! With `default-features = false` there remain the trait, windows, metrics, the rules and the
 //! closed-form maps, without polars, candle or clap.

@@ -1,6 +1,6 @@
 //! Tables to read.
 
-use std::{fmt::Write, ops::Range};
+use std::{collections::BTreeMap, fmt::Write, ops::Range};
 
 use serde::Serialize;
 
@@ -26,6 +26,11 @@ pub(super) fn render(report: &Report) -> String {
     if let Some(board) = series.as_ref().and_then(skill) {
         text += "\n## Skill\n\n1 − MSE / MSE of `repeat`, in percent: how much of the last value's error a model takes away.\n\n";
         text += &board;
+    }
+    if let Some(seeds) = seeds(report) {
+        text += "\n## Seeds\n\nWhere seeds differ: MSE and MAE, the mean over all seeds and the deviation of one seed \
+                 (n − 1), and the smallest and the largest MSE.\n\n";
+        text += &seeds;
     }
     let comparisons = comparisons(report);
     if !comparisons.is_empty() {
@@ -121,6 +126,41 @@ fn skill(board: &Scoreboard) -> Option<String> {
             Some(line)
         });
     Some(table(&header, rows))
+}
+
+/// How scores spread over seeds, where they do.
+fn seeds(report: &Report) -> Option<String> {
+    let mut groups: BTreeMap<_, Vec<[f64; 2]>> = BTreeMap::new();
+    for record in report.records.iter().filter(|record| record.data.series == 1) {
+        let task = &record.task;
+        let order = (report.suite.dataset_order(&task.dataset), report.suite.model_order(&task.name));
+        let place = (order.0, &task.dataset, task.lookback, task.horizon, order.1, &task.name);
+        groups.entry(place).or_default().push([record.scores.mse, record.scores.mae]);
+    }
+    let spread = |scores: &[[f64; 2]], metric: usize| {
+        let count = scores.len() as f64;
+        let mean = scores.iter().map(|score| score[metric]).sum::<f64>() / count;
+        let squares: f64 = scores.iter().map(|score| (score[metric] - mean).powi(2)).sum();
+        format!("{mean:.4} ± {:.4}", (squares / (count - 1.0)).sqrt())
+    };
+    let rows = groups.into_iter().filter(|(_, scores)| scores.iter().any(|score| *score != scores[0]));
+    let rows = rows.map(|((_, dataset, lookback, horizon, _, name), scores)| {
+        let mse = |choose: fn(f64, f64) -> f64| scores.iter().map(|score| score[0]).reduce(choose).unwrap_or(f64::NAN);
+        vec![
+            dataset.clone(),
+            lookback.to_string(),
+            horizon.to_string(),
+            name.clone(),
+            scores.len().to_string(),
+            spread(&scores, 0),
+            format!("{:.4}", mse(f64::min)),
+            format!("{:.4}", mse(f64::max)),
+            spread(&scores, 1),
+        ]
+    });
+    let rows: Vec<_> = rows.collect();
+    let header = ["data set", "lookback", "horizon", "model", "seeds", "MSE", "smallest", "largest", "MAE"];
+    (!rows.is_empty()).then(|| table(&header.map(String::from), rows.into_iter()))
 }
 
 /// One of our scores beside the paper's.

@@ -109,6 +109,25 @@ fn unknown_names_are_wrong_usage_with_a_suggestion() {
 }
 
 #[test]
+fn a_device_that_is_not_there_is_wrong_usage() {
+    let typo = contains("no device named 'cdua'");
+    evaluate(&["--model", "dlinear", "--device", "cdua"]).code(2).stderr(typo);
+    #[cfg(not(feature = "cuda"))]
+    evaluate(&["--model", "dlinear", "--device", "cuda"]).code(2).stderr(contains("build with --features cuda"));
+}
+
+#[test]
+fn seeds_that_differ_are_shown_with_their_spread() {
+    let suite = SUITE.replace("[[run]]", "seeds = [1, 2]\n[[run]]").replace("\"mean\"", "\"nlinear\"");
+    let bench = Bench::new(&suite);
+    let done = bench.run(&[]).success();
+    let table = String::from_utf8(done.get_output().stdout.clone()).unwrap();
+    let seeds = table.split("## Seeds").nth(1).expect("nlinear starts from a seed");
+    assert!(seeds.contains("| nlinear | 2 "), "{seeds}");
+    assert!(!seeds.contains("| repeat"), "{seeds}");
+}
+
+#[test]
 fn a_horizon_of_zero_is_wrong_usage() {
     longcast(&["evaluate", "--dataset", "Synthetic", "--model", "repeat", "--lookback", "8", "--horizon", "0"])
         .code(2)
