@@ -24,6 +24,8 @@ fn networks_are_equal_to_their_references() {
         "itransformer.json",
         "itransformer_nomark.json",
         "olinear.json",
+        "autoformer.json",
+        "autoformer_train.json",
     ] {
         let differences = checked(name);
         assert!(differences.pass(), "{name}: {differences:?}");

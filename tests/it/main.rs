@@ -26,6 +26,7 @@ fn small(model: &str) -> Params {
         "network.heads=2",
         "network.layers=1",
         "network.embed_size=3",
+        "network.encoder_layers=1",
     ];
     let models = models::builtin();
     let mut params = Params::default();

@@ -10,7 +10,9 @@ use longcast::{
     models::{
         self,
         neural::{
-            Input, Loss, Network, Neural, NeuralParams, Pass, Sink, Trainer, Training, Weights, gradients,
+            Input, Loss, Network, Neural, NeuralParams, Pass, Sink, Trainer, Training, Weights,
+            autoformer::{Autoformer, AutoformerParams},
+            gradients,
             itransformer::{ITransformer, ITransformerParams},
             linear::{DLinear, DLinearParams, Linear, LinearParams, NLinear},
             olinear::{OLinear, OLinearC, OLinearParams},
@@ -32,7 +34,7 @@ fn waves(rows: usize, variates: usize) -> Series {
     Series::new("waves", timestamps, names, values).unwrap().with_calendar(Calendar::Hourly)
 }
 
-const NETWORKS: [&str; 6] = ["linear", "nlinear", "dlinear", "itransformer", "olinear", "olinear-c"];
+const NETWORKS: [&str; 7] = ["linear", "nlinear", "dlinear", "autoformer", "itransformer", "olinear", "olinear-c"];
 
 fn count<N: Network>(params: &N::Params, lookback: usize, horizon: usize, variates: usize) -> usize {
     let weights = Weights::new(0, Device::Cpu);
@@ -48,6 +50,9 @@ fn networks_have_as_many_parameters_as_their_references() {
     assert_eq!(count::<ITransformer>(&itransformer(512), 96, 336, 7), 3_379_024);
     assert_eq!(count::<ITransformer>(&itransformer(128), 96, 96, 7), 224_224);
     assert_eq!(count::<ITransformer>(&ITransformerParams { layers: 3, ..itransformer(512) }, 96, 96, 321), 4_833_888);
+    for (lookback, horizon) in [(96, 96), (96, 720)] {
+        assert_eq!(count::<Autoformer>(&AutoformerParams::default(), lookback, horizon, 7), 10_535_943);
+    }
     let olinear = OLinearParams::default();
     assert_eq!(count::<OLinear>(&olinear, 96, 96, 7), 4_518_944);
     assert_eq!(count::<OLinear>(&olinear, 96, 720, 7), 15_077_024);
@@ -126,6 +131,10 @@ fn trained_with<N: Network>(
     weights.all().into_iter().map(|(name, weight)| (name, weight.values().unwrap())).collect()
 }
 
+fn autoformer() -> AutoformerParams {
+    AutoformerParams { d_model: 16, d_ff: 16, label: 12, dropout: 0.2, ..Default::default() }
+}
+
 #[test]
 fn weights_are_the_same_bits_for_any_number_of_threads() {
     let itransformer = ITransformerParams { d_model: 16, d_ff: 16, heads: 2, dropout: 0.2, ..Default::default() };
@@ -134,6 +143,7 @@ fn weights_are_the_same_bits_for_any_number_of_threads() {
         assert_eq!(trained::<ITransformer>(&itransformer, 1), trained::<ITransformer>(&itransformer, threads));
         assert_eq!(trained::<OLinear>(&olinear, 1), trained::<OLinear>(&olinear, threads));
         assert_eq!(trained::<DLinear>(&Default::default(), 1), trained::<DLinear>(&Default::default(), threads));
+        assert_eq!(trained::<Autoformer>(&autoformer(), 1), trained::<Autoformer>(&autoformer(), threads));
     }
     let again = ITransformerParams { dropout: 0.3, ..itransformer.clone() };
     assert_ne!(trained::<ITransformer>(&itransformer, 1), trained::<ITransformer>(&again, 1));
@@ -163,6 +173,7 @@ fn candles_own_operations_train_the_same_weights() {
     agree::<OLinearC>(&network);
     agree::<DLinear>(&Default::default());
     agree::<NLinear>(&Default::default());
+    agree::<Autoformer>(&autoformer());
 }
 
 // Alone a forecast has all threads, on a thread of a pool only that one.
@@ -296,6 +307,7 @@ fn params_that_cannot_be_used_are_refused() {
         "itransformer: dropout must be at least 0 and below 1, not 1"
     );
     assert!(error("itransformer", "network.heads=3").contains("heads (3) divide d_model"));
+    assert_eq!(error("autoformer", "network.label=25"), "autoformer: label must be at most the lookback (24), not 25");
     assert_eq!(error("olinear", "training.batch_size=0"), "olinear: training.batch_size must be at least 1");
     assert!(error("linear", "training.learning_rate=-1.0").contains("learning_rate must be above 0"));
     assert!(error("nlinear", "network.individul=true").contains("did you mean 'individual'"));

@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    Input, Loss, Network, Optimizer, Pass, Schedule, Sink, Training, Weights,
+    Input, Lags, Loss, Network, Optimizer, Pass, Schedule, Sink, Training, Weights,
+    autoformer::{Autoformer, AutoformerParams},
     itransformer::{ITransformer, ITransformerParams},
     linear::{DLinear, DLinearParams, LinearParams, NLinear},
     olinear::{OLinear, OLinearParams},
@@ -134,6 +135,19 @@ pub fn check(description: &Path) -> Result<Verdict> {
             dropout: 0.0,
             ..Default::default()
         }),
+        ("autoformer" | "autoformer_train", mode) => golden.check::<Autoformer>(&AutoformerParams {
+            d_model: config.size("d_model")?,
+            d_ff: config.size("d_ff")?,
+            encoder_layers: config.size("e_layers")?,
+            decoder_layers: config.size("d_layers")?,
+            label: config.size("label_len")?,
+            moving_average: config.size("moving_avg")?,
+            factor: config.size("factor")?,
+            dropout: 0.0,
+            activation: config.parse("activation")?,
+            // What was computed in evaluation mode chose lags for each window, in its gradients too.
+            lags: if mode == "train" { Lags::Batch } else { Lags::Window },
+        }),
         _ => return skipped(),
     };
     checked.map(Verdict::Checked).map_err(|error| Error::file(&path, error))
@@ -185,10 +199,19 @@ impl Golden<'_> {
         let target = self.time_last("target")?;
         let past_time =
             self.tensor("input.x_mark_enc").is_ok().then(|| self.time_last("input.x_mark_enc")).transpose()?;
-        let input = Input { values: self.time_last("input.x_enc")?, past_time, future_time: None };
         let sizes = |tensor: &Tensor| tensor.dims3().map_err(tensor_error);
-        let (_, variates, lookback) = sizes(&input.values)?;
         let (_, _, horizon) = sizes(&target)?;
+        let future_time = match self.tensor("input.x_mark_dec") {
+            // The decoder's calendar begins with the last rows of the encoder's.
+            Ok(_) => {
+                let decoder = self.time_last("input.x_mark_dec")?;
+                let (_, _, steps) = sizes(&decoder)?;
+                Some(decoder.narrow(2, steps - horizon, horizon).map_err(tensor_error)?)
+            }
+            Err(_) => None,
+        };
+        let input = Input { values: self.time_last("input.x_enc")?, past_time, future_time };
+        let (_, variates, lookback) = sizes(&input.values)?;
         let time_features =
             input.past_time.as_ref().map_or(Ok(0), |time| sizes(time).map(|(_, features, _)| features))?;
         let weights = Weights::new(0, Device::Cpu);
@@ -198,7 +221,11 @@ impl Golden<'_> {
 
         let expected = values(&self.time_last("output")?)?;
         let output = |network: &N| -> Result<f64> {
-            let output = network.forward(&input, &Pass::inference()).map_err(tensor_error)?;
+            let pass = match self.about.mode.as_str() {
+                "train" => Pass::training(Sink::default(), 0, 0),
+                _ => Pass::inference(),
+            };
+            let output = network.forward(&input, &pass).map_err(tensor_error)?;
             Ok(largest_difference(&values(&output)?, &expected))
         };
         let limited = |found: f64, noise: f64| Difference { found, limit: MULTIPLE * noise };
@@ -257,8 +284,8 @@ impl Golden<'_> {
 
     /// The tensors that are weights, and the inputs that are buffers here.
     fn state_dict(&self, weights: &Weights) -> Result<BTreeMap<String, Tensor>> {
-        let aside = ["grad.", "adam3.", "input."];
-        let results = ["target", "output", "output_f64", "loss", "loss_weighted_l1"];
+        let aside = ["grad.", "adam3.", "input.", "selected_"];
+        let results = ["target", "output", "output_f64", "loss", "loss_weighted_l1", "pe_head"];
         let own = self.tensors.iter().filter(|(name, _)| {
             !aside.iter().any(|prefix| name.starts_with(prefix)) && !results.contains(&name.as_str())
         });

@@ -4,6 +4,7 @@
 //! any of them: one training loop, one way to save, load and predict. candle keeps the tape; what is
 //! hot runs in `kernels/`.
 
+pub mod autoformer;
 pub mod golden;
 mod input;
 pub mod itransformer;
@@ -24,7 +25,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use self::{
     input::Input,
-    kernels::{activation::Activation, loss::Loss},
+    kernels::{activation::Activation, auto_correlation::Lags, loss::Loss},
     pass::{Pass, Sink},
     trainer::{Optimizer, Trainer, gradients},
     training::{Schedule, Training},
@@ -65,6 +66,12 @@ pub trait Network: Send + Sync + Sized + 'static {
     /// If it cannot be computed from these windows.
     fn calibrate(&mut self, _train: &Windows<'_>) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether in training something is computed over all windows of a batch together, so that it
+    /// cannot be cut into parts.
+    fn whole_batch(&self) -> bool {
+        false
     }
 
     /// What follows from the weights alone, for a step on `windows` windows: computed once for all of

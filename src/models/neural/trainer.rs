@@ -149,9 +149,11 @@ impl Trainer {
         let derivation = Derivation::new(network, batch.len(), &self.derived, key(Purpose::Derived))?;
         let key = key(Purpose::Dropout);
         self.steps += 1;
-        let size = batch.len().div_ceil(self.plan.parts(batch.len(), shape.variates));
+        let whole = network.whole_batch();
+        let parts = if whole { 1 } else { self.plan.parts(batch.len(), shape.variates) };
+        let size = batch.len().div_ceil(parts);
         let shards: Vec<(usize, &[usize])> = batch.chunks(size).enumerate().collect();
-        let at_once = super::windows_at_once(shape.variates, &self.device);
+        let at_once = if whole { size } else { super::windows_at_once(shape.variates, &self.device) };
         let losses = shards.par_iter().map(|(index, numbers)| {
             let sink = &self.sinks[*index];
             sink.lock().clear();
@@ -160,6 +162,7 @@ impl Trainer {
                 let (input, target) = Input::gather(windows, numbers, &self.device)?;
                 let pass = Pass::training(sink.clone(), key, index * size + part * at_once);
                 let pass = pass.with_derived(derivation.leaves());
+                let pass = if whole { pass.on_all_threads() } else { pass };
                 sum += gradients(network, &self.weights, &input, &target, self.plan.loss, count, &pass)?;
             }
             Ok(sum)

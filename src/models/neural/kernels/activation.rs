@@ -2,10 +2,12 @@
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use multiversion::multiversion;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
     dropout::{self, Dropout},
+    product::Threads,
     simd::normal,
     tape::{self, Values},
 };
@@ -27,7 +29,7 @@ pub fn activate(x: &Tensor, activation: Activation, dropout: Option<Dropout>, pa
     if !pass.fuses(x) {
         return plain(x, activation, dropout);
     }
-    let op = Activate { activation, dropout };
+    let op = Activate { activation, dropout, threads: pass.threads() };
     let x = x.contiguous()?;
     if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
 }
@@ -45,6 +47,24 @@ pub fn plain(x: &Tensor, activation: Activation, dropout: Option<Dropout>) -> Re
 struct Activate {
     activation: Activation,
     dropout: Option<Dropout>,
+    threads: Threads,
+}
+
+/// Elements that one thread takes at a time.
+const CHUNK: usize = 1 << 16;
+
+impl Activate {
+    /// Runs `each` on both slices, cut alike, and the dropout of each part.
+    fn run(&self, x: &[f32], out: &mut [f32], each: impl Fn(Option<Dropout>, &[f32], &mut [f32]) + Sync) {
+        match self.threads {
+            Threads::One => each(self.dropout, x, out),
+            Threads::All => {
+                x.par_chunks(CHUNK).zip(out.par_chunks_mut(CHUNK)).enumerate().for_each(|(index, (x, out))| {
+                    each(self.dropout.map(|dropout| dropout.after(index * CHUNK)), x, out)
+                })
+            }
+        }
+    }
 }
 
 impl CustomOp1 for Activate {
@@ -55,7 +75,7 @@ impl CustomOp1 for Activate {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = tape::slice(storage, layout)?;
         let mut out = vec![0.0; x.len()];
-        forward(self.activation, self.dropout, x, &mut out);
+        self.run(x, &mut out, |dropout, x, out| forward(self.activation, dropout, x, out));
         tape::result(out, layout.shape())
     }
 
@@ -64,7 +84,7 @@ impl CustomOp1 for Activate {
         let x_values = Values::of(x);
         let values = x_values.slice()?;
         let mut back = Values::of(&gradient).slice()?.to_vec();
-        backward(self.activation, self.dropout, values, &mut back);
+        self.run(values, &mut back, |dropout, x, back| backward(self.activation, dropout, x, back));
         tape::tensor(back, x.shape()).map(Some)
     }
 }

@@ -35,6 +35,11 @@ impl Dropout {
         }
     }
 
+    /// The same for what lies behind the first `elements` of this part.
+    pub fn after(self, elements: usize) -> Self {
+        Self { offset: self.offset.wrapping_add(elements as u32), ..self }
+    }
+
     /// What element `index` of this part is multiplied by: 0, or more than 1.
     #[inline(always)]
     pub fn factor(&self, index: usize) -> f32 {

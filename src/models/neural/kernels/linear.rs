@@ -5,7 +5,7 @@ use multiversion::multiversion;
 use ndarray::{ArrayView2, Axis, s};
 
 use super::{
-    product::{Threads, Write, matrix, matrix_mut, product, rows_times},
+    product::{Threads, Write, matrix, matrix_mut, product_on, rows_times},
     tape::{self, Values},
 };
 use crate::models::neural::{
@@ -150,7 +150,7 @@ impl CustomOp2 for Linear {
         for (map, columns) in self.maps.iter().zip(&columns) {
             let part = gradient.slice(s![.., columns.clone()]);
             let (values, write) = into.of(&map.weight);
-            product(matrix_mut(values, depth), write, part.t(), input, 1.0);
+            product_on(self.threads, matrix_mut(values, depth), write, part.t(), input);
             if let Some(bias) = &map.bias {
                 let (values, write) = into.of(bias);
                 if write == Write::Set {
@@ -167,7 +167,7 @@ impl CustomOp2 for Linear {
         for (map, columns) in self.maps.iter().zip(columns) {
             let weight = Values::of(map.weight.tensor());
             let part = gradient.slice(s![.., columns]);
-            product(matrix_mut(&mut back, depth), write, part, matrix(weight.slice()?, depth), 1.0);
+            product_on(self.threads, matrix_mut(&mut back, depth), write, part, matrix(weight.slice()?, depth));
             write = Write::Add;
         }
         Ok((Some(tape::tensor(back, x.shape())?), None))

@@ -9,6 +9,7 @@
 pub mod activation;
 pub mod adam;
 pub mod attention;
+pub mod auto_correlation;
 pub mod copies;
 pub mod dropout;
 pub mod linear;
@@ -23,3 +24,4 @@ mod tape;
 #[cfg(test)]
 mod tests;
 pub mod transform;
+pub mod trend;

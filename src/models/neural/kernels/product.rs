@@ -114,6 +114,24 @@ pub fn rows_times(
     in_parts(out, write, a, b);
 }
 
+/// `out = a b`, or added to it, on one thread or on all; the latter as [`rows_times`], so that bits do not
+/// depend on how many there are.
+///
+/// # Panics
+/// If the sizes do not go together.
+pub fn product_on(
+    threads: Threads,
+    out: ArrayViewMut2<'_, f32>,
+    write: Write,
+    a: ArrayView2<'_, f32>,
+    b: ArrayView2<'_, f32>,
+) {
+    match threads {
+        Threads::One => product(out, write, a, b, 1.0),
+        Threads::All => rows_times(out, write, a, b, threads),
+    }
+}
+
 /// The same by `parts` threads, each on as many rows.
 fn shared(out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, parts: usize) {
     if parts < 2 {

@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use super::{
     activation::{self, Activation, activate},
     attention::{self, attention, self_attention},
+    auto_correlation::{self, Lags, auto_correlation},
     copies::{self, fold_copies},
     linear::{self, Map, linear},
     loss::Loss,
@@ -15,6 +16,7 @@ use super::{
     moving_average::{self, moving_average},
     norm::{self, Affine, add_norm, norm},
     transform,
+    trend::{self, trend},
 };
 use crate::models::neural::{
     pass::{Pass, Sink},
@@ -189,6 +191,39 @@ fn moving_averages() {
         let plain = |_: &Pass| moving_average::plain(&x, width);
         agree("moving average", &[&x], &[], |pass| moving_average(&x, width, pass), plain);
         differentiates("moving average", &x, |x, pass| moving_average(x, width, pass));
+    }
+}
+
+#[test]
+fn trends() {
+    for (time, steps) in [(40, 25), (9, 3), (5, 25), (1, 3)] {
+        let x = random(&[2, time, 5], 1);
+        agree("trend", &[&x], &[], |pass| trend(&x, steps, pass), |_| trend::plain(&x, steps));
+        differentiates("trend", &x, |x, pass| trend(x, steps, pass));
+    }
+}
+
+#[test]
+fn auto_correlations() {
+    // Keys as long as the queries, shorter and longer.
+    for others in [12, 7, 15] {
+        let queries = random(&[3, 12, 6], 1);
+        let (keys, held) = (random(&[3, others, 6], 2), random(&[3, others, 6], 3));
+        for lags in [Lags::Window, Lags::Batch] {
+            let run = |pass: &Pass| auto_correlation(&queries, &keys, &held, 4, lags, pass);
+            let plain = |_: &Pass| auto_correlation::plain(&queries, &keys, &held, 4, lags);
+            let train =
+                |of: &dyn Fn(&Pass) -> Result<Tensor>| values(&of(&Pass::training(Sink::default(), 1, 0)).unwrap());
+            close(&train(&run), &train(&plain), 3e-6, "auto-correlation in training");
+            let shared = Pass::training(Sink::default(), 1, 0).on_all_threads();
+            assert_eq!(values(&run(&shared).unwrap()), train(&run));
+            if lags == Lags::Window {
+                agree("auto-correlation", &[&queries, &keys, &held], &[], run, plain);
+            }
+        }
+        differentiates("auto-correlation", &keys, |keys, pass| {
+            auto_correlation(&queries, keys, &held, 4, Lags::Window, pass)
+        });
     }
 }
 
