@@ -34,7 +34,7 @@ golden: ## Check the networks against the golden files of their references (GOLD
 
 report: ## Run what is missing of the suites (LONGCAST_DATA=folder), write reports/
 	cargo build --release
-	for suite in repeat-drop-last linear-336 linear-336-drop-last long-horizon competitions networks-336 networks-96; do \
+	for suite in repeat-drop-last linear-336 linear-336-drop-last long-horizon competitions networks-336 dlinear-seeds networks-96; do \
 		target/release/longcast bench suites/$$suite.toml > target/$$suite.log || exit 1; done
 
 light: ## Check that the library alone needs neither polars nor candle nor clap

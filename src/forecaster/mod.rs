@@ -37,7 +37,7 @@ pub trait Forecaster: Send + Sync {
     ///
     /// # Errors
     /// If nothing can be learnt from these windows, or `observer` asked to stop
-    /// ([`Error::Interrupted`](crate::Error::Interrupted)).
+    /// ([`Error::Interrupted`]).
     fn fit(&mut self, train: &Windows<'_>, valid: &Windows<'_>, observer: &mut dyn FitObserver) -> Result<()>;
 
     /// Continues each lookback: `[batch, lookback, variates]` -> `[batch, horizon, variates]`.
@@ -45,8 +45,8 @@ pub trait Forecaster: Send + Sync {
     /// The forecast for a lookback does not depend on what else is in its batch, to the last bit.
     ///
     /// # Errors
-    /// [`Error::NotFitted`](crate::Error::NotFitted) before `fit` or `load` where there is
-    /// something to learn; [`Error::Shape`](crate::Error::Shape) if the lookback is too short.
+    /// [`Error::NotFitted`] before `fit` or `load` where there is
+    /// something to learn; [`Error::Shape`] if the lookback is too short.
     fn predict(&self, lookback: &Lookback) -> Result<Array3<f32>>;
 
     /// Writes what `fit` learnt into the folder `dir`, which exists.
@@ -152,7 +152,7 @@ pub struct EpochReport {
 /// Hears how fitting goes and may end it. `()` hears nothing.
 pub trait FitObserver {
     /// Called after each unit of work; `Break` ends the fit with
-    /// [`Error::Interrupted`](crate::Error::Interrupted).
+    /// [`Error::Interrupted`].
     fn progress(&mut self, progress: FitProgress) -> ControlFlow<()>;
 
     /// Called after each epoch, by what is trained in epochs; `Break` ends the fit as above.
