@@ -1,10 +1,9 @@
 //! From a table as it is to a complete series: the remedies that were asked for, and no others.
 
 use ndarray::Array2;
-
-use super::{Duplicates, Fill, ReadOptions, Table};
 use rayon::prelude::*;
 
+use super::{Duplicates, Fill, ReadOptions, Table};
 use crate::{Error, Result, data::Series};
 
 /// Sorts, joins duplicates and fills, in this order, each only as far as `options` say.

@@ -180,7 +180,7 @@ impl Embedding {
         // Kaiming's normal start for a leaky ReLU of slope 0.01.
         let deviation = (2.0 / (1.0 + 1e-4) / inputs as f64).sqrt();
         let name = "value_embedding.tokenConv.weight";
-        let values = weights.trained(name, &[d_model, shape.variates, 3], Init::NormalOf { deviation })?;
+        let values = weights.trained(name, &[d_model, shape.variates, 3], Init::Normal(deviation))?;
         let time = || {
             let init = Init::of_linear(shape.time_features);
             weights.trained("temporal_embedding.embed.weight", &[d_model, shape.time_features], init)

@@ -54,8 +54,8 @@ impl Pass {
         Self { plain: true, ..self }
     }
 
-    /// The same with all threads at work inside operations: for a forecast that nothing else runs beside.
-    /// No bit of it changes.
+    /// The same with all threads at work inside operations, for a pass that nothing else runs beside: no
+    /// bit of a forecast changes, and none of training depends on how many threads there are.
     pub fn on_all_threads(self) -> Self {
         Self { threads: Threads::All, ..self }
     }

@@ -109,10 +109,8 @@ impl Weight {
 pub enum Init {
     /// Between -bound and bound.
     Uniform(f64),
-    Normal,
-    NormalOf {
-        deviation: f64,
-    },
+    /// Around 0, with this deviation.
+    Normal(f64),
     /// Ones on the diagonal of the last two axes, and a normal draw added to each element.
     IdentityPlusNormal,
     Constant(f32),
@@ -130,8 +128,7 @@ impl Init {
         let mut normal = || -> f32 { StandardNormal.sample(random) };
         match self {
             Self::Uniform(bound) => (0..len).map(|_| random.random_range(-bound..bound) as f32).collect(),
-            Self::Normal => (0..len).map(|_| normal()).collect(),
-            Self::NormalOf { deviation } => (0..len).map(|_| normal() * deviation as f32).collect(),
+            Self::Normal(deviation) => (0..len).map(|_| normal() * deviation as f32).collect(),
             Self::IdentityPlusNormal => {
                 let diagonal = |index: usize| if index / width % width == index % width { 1.0 } else { 0.0 };
                 (0..len).map(|index| diagonal(index) + normal()).collect()

@@ -2,7 +2,6 @@
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use multiversion::multiversion;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -56,14 +55,14 @@ const CHUNK: usize = 1 << 16;
 impl Activate {
     /// Runs `each` on both slices, cut alike, and the dropout of each part.
     fn run(&self, x: &[f32], out: &mut [f32], each: impl Fn(Option<Dropout>, &[f32], &mut [f32]) + Sync) {
-        match self.threads {
-            Threads::One => each(self.dropout, x, out),
-            Threads::All => {
-                x.par_chunks(CHUNK).zip(out.par_chunks_mut(CHUNK)).enumerate().for_each(|(index, (x, out))| {
-                    each(self.dropout.map(|dropout| dropout.after(index * CHUNK)), x, out)
-                })
-            }
-        }
+        let parts = x.chunks(CHUNK).zip(out.chunks_mut(CHUNK)).enumerate();
+        self.threads.each(
+            parts,
+            || (),
+            |(), (index, (x, out))| {
+                each(self.dropout.map(|dropout| dropout.after(index * CHUNK)), x, out);
+            },
+        );
     }
 }
 

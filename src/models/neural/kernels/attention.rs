@@ -10,7 +10,6 @@ use std::sync::Mutex;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
 use multiversion::multiversion;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder, s};
-use rayon::prelude::*;
 
 use super::{
     dropout::{self, Dropout},
@@ -165,16 +164,7 @@ impl Attention {
             let blocks = out.chunks_mut(BLOCK * d_model).zip(logarithms.chunks_mut(BLOCK * self.heads)).enumerate();
             blocks.map(move |(block, (out, logarithms))| (window, block * BLOCK, out, logarithms))
         });
-        match self.threads {
-            Threads::One => {
-                let mut scores = Vec::new();
-                blocks.for_each(|block| self.block(q, kv, sizes, block, &mut scores));
-            }
-            Threads::All => {
-                let blocks: Vec<_> = blocks.collect();
-                blocks.into_par_iter().for_each_init(Vec::new, |scores, block| self.block(q, kv, sizes, block, scores));
-            }
-        }
+        self.threads.each(blocks, Vec::new, |scores, block| self.block(q, kv, sizes, block, scores));
         *self.kept.lock().expect("no thread panics holding it") = logarithms;
         tape::result(out, (batch, queries, d_model))
     }

@@ -9,7 +9,6 @@ use std::sync::Mutex;
 
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 use multiversion::multiversion;
-use rayon::prelude::*;
 use realfft::{RealFftPlanner, num_complex::Complex};
 use serde::{Deserialize, Serialize};
 
@@ -142,18 +141,12 @@ impl Sizes {
         Ok(Self { time, others, used: others.min(time), width })
     }
 
-    /// Each window of a tensor like the queries, and of one like the keys.
-    fn windows<'a>(&self, queries: &'a [f32], keys: &'a [f32]) -> Vec<(&'a [f32], &'a [f32])> {
-        queries.chunks_exact(self.time * self.width).zip(keys.chunks_exact(self.others * self.width)).collect()
-    }
-
     /// The mean over channels of Σₜ q[t + τ] k[t], circular, for each lag τ.
     fn correlation(&self, q: &[f32], k: &[f32]) -> Vec<f64> {
         let Self { time, used, width, .. } = *self;
         let k = &k[..used * width];
         let mut sums = if time <= SHORT { self.by_products(q, k) } else { self.by_spectra(q, k) };
         sums.iter_mut().for_each(|sum| *sum /= width as f64);
-        debug_assert_eq!(sums.len(), time);
         sums
     }
 
@@ -290,12 +283,11 @@ impl CustomOp3 for AutoCorrelation {
     ) -> Result<(CpuStorage, Shape)> {
         let sizes = Sizes::of(queries_layout.shape(), keys_layout.shape())?;
         let q = tape::slice(queries, queries_layout)?;
-        let windows = sizes.windows(q, tape::slice(keys, keys_layout)?);
-        let each = |(q, k): &(&[f32], &[f32])| sizes.correlation(q, k);
-        let correlations: Vec<Vec<f64>> = match self.threads {
-            Threads::One => windows.iter().map(each).collect(),
-            Threads::All => windows.par_iter().map(each).collect(),
-        };
+        let k = tape::slice(keys, keys_layout)?;
+        let block = (sizes.time * sizes.width, sizes.others * sizes.width);
+        let mut correlations = vec![Vec::new(); q.len() / block.0];
+        let windows = q.chunks_exact(block.0).zip(k.chunks_exact(block.1)).zip(&mut correlations);
+        self.threads.each(windows, || (), |(), ((q, k), slot)| *slot = sizes.correlation(q, k));
         let chosen: Vec<(Vec<usize>, Vec<f32>)> = choose(&correlations, self.count, self.lags)
             .into_iter()
             .zip(&correlations)
@@ -306,17 +298,8 @@ impl CustomOp3 for AutoCorrelation {
             .collect();
         let v = tape::slice(values, values_layout)?;
         let mut out = vec![0.0; q.len()];
-        let block = (sizes.time * sizes.width, sizes.others * sizes.width);
-        match self.threads {
-            Threads::One => {
-                let windows = out.chunks_exact_mut(block.0).zip(v.chunks_exact(block.1)).zip(&chosen);
-                windows.for_each(|((out, v), chosen)| sizes.roll(v, chosen, out));
-            }
-            Threads::All => {
-                let windows = out.par_chunks_exact_mut(block.0).zip(v.par_chunks_exact(block.1)).zip(&chosen);
-                windows.for_each(|((out, v), chosen)| sizes.roll(v, chosen, out));
-            }
-        }
+        let windows = out.chunks_exact_mut(block.0).zip(v.chunks_exact(block.1)).zip(&chosen);
+        self.threads.each(windows, || (), |(), ((out, v), chosen)| sizes.roll(v, chosen, out));
         *self.kept.lock().expect("no thread panics holding it") = chosen;
         tape::result(out, queries_layout.shape())
     }
@@ -337,25 +320,17 @@ impl CustomOp3 for AutoCorrelation {
         let (own, other) = (sizes.time * sizes.width, sizes.others * sizes.width);
         let (q, k, v, g) = (q.slice()?, k.slice()?, v.slice()?, g.slice()?);
         let back = dq.chunks_exact_mut(own).zip(dk.chunks_exact_mut(other)).zip(dv.chunks_exact_mut(other));
-        let parts: Vec<Part<'_>> = chosen
-            .iter()
-            .zip(back)
-            .enumerate()
-            .map(|(window, (chosen, ((dq, dk), dv)))| Part {
-                q: &q[window * own..][..own],
-                k: &k[window * other..][..other],
-                v: &v[window * other..][..other],
-                gradient: &g[window * own..][..own],
-                chosen,
-                dq,
-                dk,
-                dv,
-            })
-            .collect();
-        match self.threads {
-            Threads::One => parts.into_iter().for_each(|part| sizes.back(part)),
-            Threads::All => parts.into_par_iter().for_each(|part| sizes.back(part)),
-        }
+        let parts = chosen.iter().zip(back).enumerate().map(|(window, (chosen, ((dq, dk), dv)))| Part {
+            q: &q[window * own..][..own],
+            k: &k[window * other..][..other],
+            v: &v[window * other..][..other],
+            gradient: &g[window * own..][..own],
+            chosen,
+            dq,
+            dk,
+            dv,
+        });
+        self.threads.each(parts, || (), |(), part| sizes.back(part));
         Ok((
             Some(tape::tensor(dq, queries.shape())?),
             Some(tape::tensor(dk, keys.shape())?),

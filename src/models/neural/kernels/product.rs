@@ -6,6 +6,7 @@
 
 use gemm::{Parallelism, gemm};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use rayon::prelude::*;
 
 /// Terms of a sum that one call adds up. Cut here, and not where `gemm` would by the size of all three
 /// matrices, so that a row of a result does not depend on how many rows there are.
@@ -28,6 +29,24 @@ pub enum Threads {
     One,
     /// All of them, each on some rows.
     All,
+}
+
+impl Threads {
+    /// Does `each` to all parts, which share nothing; whoever works on one brings what `scratch` makes.
+    pub fn each<T: Send, S>(
+        self,
+        parts: impl Iterator<Item = T>,
+        scratch: impl Fn() -> S + Sync + Send,
+        each: impl Fn(&mut S, T) + Sync + Send,
+    ) {
+        match self {
+            Self::One => {
+                let mut scratch = scratch();
+                parts.for_each(|part| each(&mut scratch, part));
+            }
+            Self::All => parts.collect::<Vec<_>>().into_par_iter().for_each_init(scratch, each),
+        }
+    }
 }
 
 /// Multiplications that are worth another thread.

@@ -100,8 +100,8 @@ fn weights() -> Weights {
 
 fn affine(weights: &Weights, width: usize) -> Affine {
     Affine {
-        weight: weights.trained("weight", &[width], Init::Normal).unwrap(),
-        bias: weights.trained("bias", &[width], Init::Normal).unwrap(),
+        weight: weights.trained("weight", &[width], Init::Normal(1.0)).unwrap(),
+        bias: weights.trained("bias", &[width], Init::Normal(1.0)).unwrap(),
     }
 }
 
@@ -252,8 +252,8 @@ fn mixing_of_variates() {
 #[test]
 fn folded_copies() {
     let weights = weights();
-    let weight = weights.trained("weight", &[5, 3 * 7], Init::Normal).unwrap();
-    let factors = weights.trained("factors", &[1, 3], Init::Normal).unwrap();
+    let weight = weights.trained("weight", &[5, 3 * 7], Init::Normal(1.0)).unwrap();
+    let factors = weights.trained("factors", &[1, 3], Init::Normal(1.0)).unwrap();
     agree(
         "folded copies",
         &[],
@@ -269,7 +269,7 @@ fn fixed_transforms() {
     let plain = |_: &Pass| x.broadcast_matmul(&matrix);
     agree("transform", &[&x], &[], |pass| transform::transform(&x, &matrix, pass), plain);
     let weights = weights();
-    let delta = weights.trained("delta", &[1, 5, 1, 7], Init::Normal).unwrap();
+    let delta = weights.trained("delta", &[1, 5, 1, 7], Init::Normal(1.0)).unwrap();
     let x = random(&[2, 5, 3, 7], 3);
     agree(
         "transform back",

@@ -2,7 +2,6 @@
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use multiversion::multiversion;
-use rayon::prelude::*;
 
 use super::{
     moving_average,
@@ -42,12 +41,8 @@ struct Trend {
 impl Trend {
     fn windows(&self, x: &[f32], block: usize, each: impl Fn(&[f32], &mut [f32]) + Sync) -> Vec<f32> {
         let mut out = vec![0.0; x.len()];
-        match self.threads {
-            Threads::One => x.chunks_exact(block).zip(out.chunks_exact_mut(block)).for_each(|(x, out)| each(x, out)),
-            Threads::All => {
-                x.par_chunks_exact(block).zip(out.par_chunks_exact_mut(block)).for_each(|(x, out)| each(x, out));
-            }
-        }
+        let windows = x.chunks_exact(block).zip(out.chunks_exact_mut(block));
+        self.threads.each(windows, || (), |(), (x, out)| each(x, out));
         out
     }
 }

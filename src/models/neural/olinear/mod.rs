@@ -198,7 +198,7 @@ impl Body {
             bases: [weights.buffer("q_mat", &[lookback, lookback])?, weights.buffer("q_out_mat", &[horizon, horizon])?],
             scale: constant("revin_layer.affine_weight", &[variates], 1.0)?,
             shift: constant("revin_layer.affine_bias", &[variates], 0.0)?,
-            embedding: weights.trained("embeddings", &[1, embed_size], Init::Normal)?,
+            embedding: weights.trained("embeddings", &[1, embed_size], Init::Normal(1.0))?,
             deltas: [
                 constant("delta1", &[1, variates, 1, lookback], 0.0)?,
                 constant("delta2", &[1, variates, 1, horizon], 0.0)?,
