@@ -14,6 +14,8 @@ use longcast::{
     forecaster::{BuildContext, Forecaster, Params},
     models::neural::{
         Network, Neural, NeuralParams, Trainer, Weights,
+        autoformer::Autoformer,
+        informer::Informer,
         itransformer::{ITransformer, ITransformerParams},
         kernels::product::{Write, matrix, matrix_mut, product},
         linear::{DLinear, Linear, NLinear},
@@ -89,6 +91,8 @@ fn main() -> anyhow::Result<()> {
         "linear" => measure::<Linear>(case, &args, loaded),
         "nlinear" => measure::<NLinear>(case, &args, loaded),
         "dlinear" => measure::<DLinear>(case, &args, loaded),
+        "autoformer" => measure::<Autoformer>(case, &args, loaded),
+        "informer" => measure::<Informer>(case, &args, loaded),
         "itransformer" => measure::<ITransformer>(case, &args, loaded),
         "olinear" => measure::<OLinear>(case, &args, loaded),
         "olinear-c" => measure::<OLinearC>(case, &args, loaded),

@@ -16,7 +16,7 @@ use classical::{
     ridge,
 };
 #[cfg(feature = "neural")]
-use neural::{Network, Neural, autoformer, itransformer, linear, olinear};
+use neural::{Network, Neural, autoformer, informer, itransformer, linear, olinear};
 
 #[cfg(feature = "neural")]
 const PRESETS: &[(&str, &str)] = &[
@@ -25,6 +25,7 @@ const PRESETS: &[(&str, &str)] = &[
     ("dlinear", include_str!("../../presets/dlinear.toml")),
     ("dlinear-96", include_str!("../../presets/dlinear-96.toml")),
     ("autoformer", include_str!("../../presets/autoformer.toml")),
+    ("informer", include_str!("../../presets/informer.toml")),
     ("itransformer", include_str!("../../presets/itransformer.toml")),
     ("olinear", include_str!("../../presets/olinear.toml")),
     ("olinear-c", include_str!("../../presets/olinear-c.toml")),
@@ -53,6 +54,7 @@ pub fn builtin() -> Registry {
         network::<linear::NLinear>(&mut models);
         network::<linear::DLinear>(&mut models);
         network::<autoformer::Autoformer>(&mut models);
+        network::<informer::Informer>(&mut models);
         network::<itransformer::ITransformer>(&mut models);
         network::<olinear::OLinear>(&mut models);
         network::<olinear::OLinearC>(&mut models);

@@ -26,6 +26,8 @@ fn networks_are_equal_to_their_references() {
         "olinear.json",
         "autoformer.json",
         "autoformer_train.json",
+        "informer.json",
+        "informer_train.json",
     ] {
         let differences = checked(name);
         assert!(differences.pass(), "{name}: {differences:?}");

@@ -21,6 +21,7 @@ use super::{
         norm::{Affine, norm},
         trend::trend,
     },
+    layers::StepEmbedding,
     pass::Pass,
     weights::{Init, Weight, Weights},
 };
@@ -69,8 +70,8 @@ impl Default for AutoformerParams {
 pub struct Autoformer {
     params: AutoformerParams,
     shape: WindowShape,
-    encoder_embedding: Embedding,
-    decoder_embedding: Embedding,
+    encoder_embedding: StepEmbedding,
+    decoder_embedding: StepEmbedding,
     encoder: Vec<EncoderLayer>,
     encoder_norm: Affine,
     decoder: Vec<DecoderLayer>,
@@ -101,11 +102,12 @@ impl Network for Autoformer {
         }
         super::check_dropout(Self::NAME, params.dropout)?;
         let (encoder, decoder) = (weights.at("encoder"), weights.at("decoder"));
+        let embedding = |name| StepEmbedding::new(d_model, shape, false, params.dropout, &weights.at(name));
         Ok(Self {
             params: AutoformerParams { label, ..params.clone() },
             shape,
-            encoder_embedding: Embedding::new(params, shape, &weights.at("enc_embedding"))?,
-            decoder_embedding: Embedding::new(params, shape, &weights.at("dec_embedding"))?,
+            encoder_embedding: embedding("enc_embedding")?,
+            decoder_embedding: embedding("dec_embedding")?,
             encoder: (0..params.encoder_layers)
                 .map(|layer| EncoderLayer::new(params, &encoder.at(format!("attn_layers.{layer}"))))
                 .collect::<crate::Result<_>>()?,
@@ -135,7 +137,7 @@ impl Network for Autoformer {
         let mut sum = Tensor::cat(&[last(&slow)?, mean], 1)?; // [batch, label + horizon, variates]
 
         let past = input.past_time.as_ref().map(rows).transpose()?;
-        let mut z = self.encoder_embedding.forward(&x, past.as_ref(), self.params.dropout, pass)?;
+        let mut z = self.encoder_embedding.forward(&x, past.as_ref(), pass)?;
         for layer in &self.encoder {
             z = layer.forward(&z, &self.params, pass)?;
         }
@@ -145,7 +147,7 @@ impl Network for Autoformer {
             (Some(past), Some(future)) => Some(Tensor::cat(&[last(past)?, rows(future)?], 1)?),
             _ => None,
         };
-        let mut u = self.decoder_embedding.forward(&seasonal, time.as_ref(), self.params.dropout, pass)?;
+        let mut u = self.decoder_embedding.forward(&seasonal, time.as_ref(), pass)?;
         for layer in &self.decoder {
             let (next, slow) = layer.forward(&u, &memory, &self.params, pass)?;
             u = next;
@@ -166,39 +168,6 @@ fn rows(tensor: &Tensor) -> Result<Tensor> {
 fn seasonal_norm(z: &Tensor, affine: &Affine, pass: &Pass) -> Result<Tensor> {
     let z = norm(z, affine, pass)?;
     z.broadcast_sub(&z.mean_keepdim(1)?)
-}
-
-/// A circular convolution of width 3 of the values, and a map of the calendar; no position.
-struct Embedding {
-    values: Map,
-    time: Option<Map>,
-}
-
-impl Embedding {
-    fn new(params: &AutoformerParams, shape: WindowShape, weights: &Weights) -> crate::Result<Self> {
-        let (d_model, inputs) = (params.d_model, 3 * shape.variates);
-        // Kaiming's normal start for a leaky ReLU of slope 0.01.
-        let deviation = (2.0 / (1.0 + 1e-4) / inputs as f64).sqrt();
-        let name = "value_embedding.tokenConv.weight";
-        let values = weights.trained(name, &[d_model, shape.variates, 3], Init::Normal(deviation))?;
-        let time = || {
-            let init = Init::of_linear(shape.time_features);
-            weights.trained("temporal_embedding.embed.weight", &[d_model, shape.time_features], init)
-        };
-        let time = (shape.time_features > 0).then(time).transpose()?;
-        Ok(Self { values: without_bias(values), time: time.map(without_bias) })
-    }
-
-    fn forward(&self, x: &Tensor, time: Option<&Tensor>, dropout: f64, pass: &Pass) -> Result<Tensor> {
-        let (batch, steps, columns) = x.dims3()?;
-        let neighbours = [x.roll(1, 1)?, x.clone(), x.roll(-1, 1)?];
-        let unfolded = Tensor::stack(&neighbours, 3)?.reshape((batch, steps, 3 * columns))?;
-        let mut z = linear(&unfolded, std::slice::from_ref(&self.values), pass)?;
-        if let (Some(map), Some(time)) = (&self.time, time) {
-            z = (z + linear(time, std::slice::from_ref(map), pass)?)?;
-        }
-        pass.drop_out(z, dropout)
-    }
 }
 
 fn without_bias(weight: Weight) -> Map {

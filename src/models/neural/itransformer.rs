@@ -135,7 +135,7 @@ impl EncoderLayer {
             projections: [projection("query")?, projection("key")?, projection("value")?],
             out: projection("out")?,
             norm: weights.affine("norm1", d_model)?,
-            feed_forward: FeedForward::new(d_model, d_ff, activation, dropout, weights)?,
+            feed_forward: FeedForward::new(d_model, d_ff, activation, dropout, "norm2", weights)?,
         })
     }
 

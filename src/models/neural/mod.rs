@@ -6,6 +6,7 @@
 
 pub mod autoformer;
 pub mod golden;
+pub mod informer;
 mod input;
 pub mod itransformer;
 pub mod kernels;

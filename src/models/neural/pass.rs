@@ -98,13 +98,19 @@ impl Pass {
         }
     }
 
+    /// A key for what the next operation draws, the same for all windows of a batch; none in a forecast,
+    /// where nothing is drawn.
+    pub fn draw(&self) -> Option<u64> {
+        let training = self.training.as_ref()?;
+        let operation = self.operations.replace(self.operations.get() + 1);
+        Some(training.key.wrapping_add(u64::from(operation)))
+    }
+
     /// The mask of the next dropout, for a tensor of `per_window` elements a window; none when there is
     /// nothing to drop.
     pub fn dropout(&self, probability: f64, per_window: usize) -> Option<Dropout> {
         let training = self.training.as_ref().filter(|_| probability > 0.0)?;
-        let operation = self.operations.replace(self.operations.get() + 1);
-        let key = training.key.wrapping_add(u64::from(operation));
-        Some(Dropout::new(probability, key, training.first * per_window))
+        Some(Dropout::new(probability, self.draw()?, training.first * per_window))
     }
 
     /// `x [batch, ..]` with elements dropped, when training.
@@ -139,6 +145,8 @@ pub struct Gradients {
     parts: Vec<Part>,
     /// Of what is derived from weights.
     derived: Vec<Part>,
+    /// What is not trained and changes with the step all the same.
+    noted: Vec<(Weight, Vec<f32>)>,
 }
 
 #[derive(Default)]
@@ -174,7 +182,18 @@ impl Part {
 impl Gradients {
     /// All zero again; memory is kept.
     pub fn clear(&mut self) {
+        self.noted.clear();
         self.parts.iter_mut().chain(&mut self.derived).for_each(|part| part.written = false);
+    }
+
+    /// Leaves the values that something beside the weights takes on if the step is taken.
+    pub fn note(&mut self, buffer: &Weight, values: Vec<f32>) {
+        self.noted.push((buffer.clone(), values));
+    }
+
+    /// What was left so.
+    pub fn noted(&self) -> &[(Weight, Vec<f32>)] {
+        &self.noted
     }
 
     /// Where to write the gradient of `weight`, and whether something is there to be added to.

@@ -96,7 +96,7 @@ pub fn train<N: Network>(
         }
     }
     let (_, values) = best.expect("there is at least one epoch");
-    trainer.weights.iter().zip(&values).try_for_each(|((_, weight), values)| weight.set(values))
+    trainer.state.iter().zip(&values).try_for_each(|(weight, values)| weight.set(values))
 }
 
 /// What is kept between the steps of one run.
@@ -104,6 +104,8 @@ pub struct Trainer {
     plan: Training,
     seed: u64,
     weights: Vec<(String, Weight)>,
+    /// What changes in training: the weights, and what is kept beside them.
+    state: Vec<Weight>,
     device: Device,
     optimizer: Optimizer,
     /// The gradients of each shard, and of what is derived from the weights.
@@ -120,6 +122,7 @@ impl Trainer {
             plan: plan.clone(),
             seed,
             weights: weights.all(),
+            state: weights.all().into_iter().chain(weights.buffers()).map(|(_, weight)| weight).collect(),
             device: weights.device(),
             optimizer: Optimizer::new(weights, plan),
             sinks: (0..plan.shards.max(Training::MOST_SHARDS)).map(|_| Sink::default()).collect(),
@@ -186,7 +189,8 @@ impl Trainer {
         batch: &[usize],
         rate: f64,
     ) -> Result<f64> {
-        let pass = |purpose| Pass::training(Sink::default(), key(self.seed, purpose, self.steps), 0).plain();
+        let sink = Sink::default();
+        let pass = |purpose| Pass::training(sink.clone(), key(self.seed, purpose, self.steps), 0).plain();
         let forward = || -> candle_core::Result<(f64, GradStore)> {
             let derived = network.derive(batch.len(), &pass(Purpose::Derived))?;
             let (input, target) = Input::gather(windows, batch, &self.device)?;
@@ -198,12 +202,13 @@ impl Trainer {
         self.steps += 1;
         if loss.is_finite() {
             self.optimizer.plain_step(&gradients, rate)?;
+            sink.lock().noted().iter().try_for_each(|(buffer, values)| buffer.set(values))?;
         }
         Ok(loss)
     }
 
     fn values(&self) -> Result<Vec<Vec<f32>>> {
-        self.weights.iter().map(|(_, weight)| weight.values()).collect()
+        self.state.iter().map(Weight::values).collect()
     }
 }
 
@@ -347,7 +352,8 @@ impl Optimizer {
         let updates = weights.map(|((weight, moments), gradients)| {
             weight.tensor().inplace_op1(&Update { gradients, factor: factor as f32, moments, rule })
         });
-        updates.collect::<candle_core::Result<()>>().map_err(tensor_error)
+        updates.collect::<candle_core::Result<()>>().map_err(tensor_error)?;
+        sinks.iter().flat_map(|sink| sink.noted()).try_for_each(|(buffer, values)| buffer.set(values))
     }
 
     /// What gradients are multiplied by so that their norm is not above the largest that is allowed;

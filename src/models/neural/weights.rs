@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use super::{
-    kernels::{linear::Map, norm::Affine},
+    kernels::{batch_norm::BatchNorm, linear::Map, norm::Affine},
     tensor_error,
 };
 use crate::{Error, Result};
@@ -175,9 +175,9 @@ impl Weights {
         self.make(name, dims, init, |store| &mut store.trained)
     }
 
-    /// Something that is kept with the weights but not trained; zero at first.
-    pub fn buffer(&self, name: &str, dims: &[usize]) -> Result<Weight> {
-        self.make(name, dims, Init::Constant(0.0), |store| &mut store.buffers)
+    /// Something that is kept with the weights but not trained; `value` at first.
+    pub fn buffer(&self, name: &str, dims: &[usize], value: f32) -> Result<Weight> {
+        self.make(name, dims, Init::Constant(value), |store| &mut store.buffers)
     }
 
     /// `name.weight [outputs, inputs]` and `name.bias [outputs]`, as PyTorch starts them.
@@ -193,6 +193,17 @@ impl Weights {
     fn map(&self, name: impl std::fmt::Display, dims: &[usize], init: Init) -> Result<Map> {
         let at = self.at(name);
         Ok(Map { weight: at.trained("weight", dims, init)?, bias: Some(at.trained("bias", &dims[..1], init)?) })
+    }
+
+    /// Batch normalisation as PyTorch starts it: scale and shift, and `name.running_mean` and
+    /// `name.running_var`.
+    pub fn batch_norm(&self, name: impl std::fmt::Display, width: usize) -> Result<BatchNorm> {
+        let at = self.at(&name);
+        Ok(BatchNorm {
+            affine: self.affine(&name, width)?,
+            mean: at.buffer("running_mean", &[width], 0.0)?,
+            variance: at.buffer("running_var", &[width], 1.0)?,
+        })
     }
 
     /// `name.weight` and `name.bias` of a layer normalisation: ones and zeros.
@@ -227,9 +238,9 @@ impl Weights {
         self.lock().trained.iter().map(|(name, weight)| (name.clone(), weight.clone())).collect()
     }
 
-    /// The names of what is kept but not trained.
-    pub fn buffers(&self) -> Vec<String> {
-        self.lock().buffers.keys().cloned().collect()
+    /// What is kept but not trained, by name.
+    pub fn buffers(&self) -> Vec<(String, Weight)> {
+        self.lock().buffers.iter().map(|(name, weight)| (name.clone(), weight.clone())).collect()
     }
 
     /// How many numbers are trained.

@@ -59,37 +59,37 @@ pub fn plain(queries: &Tensor, kv: &Tensor, heads: usize, dropout: Option<Dropou
 
 /// Rows of `width` columns, `stride` apart, that begin `start` into a slice.
 #[derive(Clone, Copy)]
-struct Place {
-    rows: usize,
-    width: usize,
-    stride: usize,
-    start: usize,
+pub(super) struct Place {
+    pub rows: usize,
+    pub width: usize,
+    pub stride: usize,
+    pub start: usize,
 }
 
 impl Place {
-    fn of<'a>(&self, values: &'a [f32]) -> ArrayView2<'a, f32> {
+    pub fn of<'a>(&self, values: &'a [f32]) -> ArrayView2<'a, f32> {
         let shape = (self.rows, self.width).strides((self.stride, 1));
         ArrayView2::from_shape(shape, &values[self.start..]).expect("heads lie inside their tensor")
     }
 
-    fn of_mut<'a>(&self, values: &'a mut [f32]) -> ArrayViewMut2<'a, f32> {
+    pub fn of_mut<'a>(&self, values: &'a mut [f32]) -> ArrayViewMut2<'a, f32> {
         let shape = (self.rows, self.width).strides((self.stride, 1));
         ArrayViewMut2::from_shape(shape, &mut values[self.start..]).expect("heads lie inside their tensor")
     }
 
-    fn set(&self, values: &mut [f32], part: &[f32]) {
+    pub fn set(&self, values: &mut [f32], part: &[f32]) {
         self.of_mut(values).assign(&matrix(part, self.width));
     }
 }
 
 /// Where one head of one window has its parts.
 #[derive(Clone, Copy)]
-struct Head {
+pub(super) struct Head {
     /// Its number among those of all windows of this tensor.
     number: usize,
-    q: Place,
-    k: Place,
-    v: Place,
+    pub q: Place,
+    pub k: Place,
+    pub v: Place,
     out: Place,
 }
 
@@ -102,24 +102,24 @@ struct Attention {
 }
 
 /// Sizes of queries and keys, and how they lie in memory.
-struct Sizes {
-    batch: usize,
-    queries: usize,
-    keys: usize,
-    d_model: usize,
+pub(super) struct Sizes {
+    pub batch: usize,
+    pub queries: usize,
+    pub keys: usize,
+    pub d_model: usize,
     /// Row strides of queries and of keys, and where keys begin in a row of theirs.
     strides: (usize, usize),
     keys_at: usize,
 }
 
 impl Sizes {
-    fn packed(shape: &Shape) -> Result<Self> {
+    pub fn packed(shape: &Shape) -> Result<Self> {
         let (batch, tokens, width) = shape.dims3()?;
         let d_model = width / 3;
         Ok(Self { batch, queries: tokens, keys: tokens, d_model, strides: (width, width), keys_at: d_model })
     }
 
-    fn apart(queries: &Shape, kv: &Shape) -> Result<Self> {
+    pub fn apart(queries: &Shape, kv: &Shape) -> Result<Self> {
         let ((batch, queries, d_model), (_, keys, width)) = (queries.dims3()?, kv.dims3()?);
         Ok(Self { batch, queries, keys, d_model, strides: (d_model, width), keys_at: 0 })
     }
@@ -129,26 +129,27 @@ impl Sizes {
     }
 
     fn heads_of(&self, window: usize, heads: usize) -> impl Iterator<Item = Head> + '_ {
-        let width = self.d_model / heads;
-        (0..heads).map(move |head| {
-            let (number, column) = (window * heads + head, head * width);
-            let place = |rows: usize, stride: usize, column: usize| Place {
-                rows,
-                width,
-                stride,
-                start: window * rows * stride + column,
-            };
-            Head {
-                number,
-                q: place(self.queries, self.strides.0, column),
-                k: place(self.keys, self.strides.1, self.keys_at + column),
-                v: place(self.keys, self.strides.1, self.keys_at + self.d_model + column),
-                out: place(self.queries, self.d_model, column),
-            }
-        })
+        (0..heads).map(move |head| self.head(window, heads, head))
     }
 
-    fn scale(&self, heads: usize) -> f32 {
+    /// Number `head` of the `heads` of a window.
+    pub fn head(&self, window: usize, heads: usize, head: usize) -> Head {
+        let width = self.d_model / heads;
+        let (number, column) = (window * heads + head, head * width);
+        let place = |rows: usize, stride: usize, column: usize| {
+            let start = window * rows * stride + column;
+            Place { rows, width, stride, start }
+        };
+        Head {
+            number,
+            q: place(self.queries, self.strides.0, column),
+            k: place(self.keys, self.strides.1, self.keys_at + column),
+            v: place(self.keys, self.strides.1, self.keys_at + self.d_model + column),
+            out: place(self.queries, self.d_model, column),
+        }
+    }
+
+    pub fn scale(&self, heads: usize) -> f32 {
         1.0 / ((self.d_model / heads) as f32).sqrt()
     }
 }
@@ -270,7 +271,7 @@ fn again<'a>(scores: &mut [f32], keys: usize, kept: impl Iterator<Item = &'a f32
 
 /// Gradients of probabilities become those of scores.
 #[multiversion(targets("x86_64+avx2+fma"))]
-fn through_softmax(gradients: &mut [f32], probabilities: &[f32], keys: usize) {
+pub(super) fn through_softmax(gradients: &mut [f32], probabilities: &[f32], keys: usize) {
     for (gradients, probabilities) in gradients.chunks_exact_mut(keys).zip(probabilities.chunks_exact(keys)) {
         let mean = sum_of(keys, |key| gradients[key] * probabilities[key]);
         for (gradient, probability) in gradients.iter_mut().zip(probabilities) {

@@ -7,8 +7,14 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use multiversion::multiversion;
 
-use super::tape::{self, Values};
+use super::{
+    product::Threads,
+    tape::{self, Values},
+};
 use crate::models::neural::pass::Pass;
+
+/// Elements that one thread takes at a time.
+const CHUNK: usize = 1 << 16;
 
 /// Which elements of one tensor are dropped.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,15 +56,23 @@ impl Dropout {
     /// A tensor with elements dropped.
     pub fn apply(self, tensor: &Tensor, pass: &Pass) -> Result<Tensor> {
         match pass.fuses(tensor) {
-            true => tensor.apply_op1(self),
+            true => tensor.apply_op1(Drop { dropout: self, threads: pass.threads() }),
             false => plain(tensor, Some(self)),
         }
     }
 
     /// `values` with elements dropped; its own backward pass.
-    pub fn masked(&self, values: &[f32]) -> Vec<f32> {
-        let mut out = values.to_vec();
-        self.mask(&mut out, 0);
+    pub fn masked(&self, values: &[f32], threads: Threads) -> Vec<f32> {
+        let mut out = vec![0.0; values.len()];
+        let parts = values.chunks(CHUNK).zip(out.chunks_mut(CHUNK)).enumerate();
+        threads.each(
+            parts,
+            || (),
+            |(), (index, (values, out))| {
+                out.copy_from_slice(values);
+                self.mask(out, index * CHUNK);
+            },
+        );
         out
     }
 
@@ -101,18 +115,24 @@ fn hash(index: u32, keys: [u32; 2]) -> u32 {
     x ^ (x >> 16)
 }
 
-impl CustomOp1 for Dropout {
+/// Dropout as an operation on the tape.
+struct Drop {
+    dropout: Dropout,
+    threads: Threads,
+}
+
+impl CustomOp1 for Drop {
     fn name(&self) -> &'static str {
         "dropout"
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        tape::result(self.masked(tape::slice(storage, layout)?), layout.shape())
+        tape::result(self.dropout.masked(tape::slice(storage, layout)?, self.threads), layout.shape())
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let gradient = gradient.contiguous()?;
-        let masked = self.masked(Values::of(&gradient).slice()?);
+        let masked = self.dropout.masked(Values::of(&gradient).slice()?, self.threads);
         tape::tensor(masked, gradient.shape()).map(Some)
     }
 }

@@ -72,6 +72,9 @@ pub fn plain(x: &Tensor, maps: &[Map], pass: &Pass) -> Result<Tensor> {
     joined.reshape(shape)
 }
 
+/// Columns whose gradients one of several threads adds up at a time.
+const COLUMNS: usize = 128;
+
 struct Linear {
     maps: Vec<Map>,
     sink: Option<Sink>,
@@ -120,20 +123,32 @@ impl CustomOp2 for Linear {
         let x = matrix(tape::slice(storage, layout)?, depth);
         let columns = self.columns();
         let width = columns.last().map_or(0, |last| last.end);
-        // Each row starts as the biases, so that nothing has to be cleared first.
-        let biases: Vec<f32> = self.biases()?;
-        let mut out = Vec::with_capacity(x.nrows() * width);
-        (0..x.nrows()).for_each(|_| out.extend_from_slice(&biases));
-        for (map, columns) in self.maps.iter().zip(columns) {
-            let weight = Values::of(map.weight.tensor());
-            let turned = map.weight.turned();
-            let by_input = match &*turned {
+        let biases = self.biases()?;
+        let mut out = vec![0.0; x.nrows() * width];
+        let weights: Vec<_> =
+            self.maps.iter().map(|map| (Values::of(map.weight.tensor()), map.weight.turned())).collect();
+        let mut maps = Vec::with_capacity(weights.len());
+        for ((weight, turned), columns) in weights.iter().zip(columns) {
+            let by_input = match &**turned {
                 Some(turned) => matrix(turned, columns.len()),
                 None => matrix(weight.slice()?, depth).reversed_axes(),
             };
-            let out = matrix_mut(&mut out, width).slice_move(s![.., columns]);
-            rows_times(out, Write::Add, x, by_input, self.threads);
+            maps.push((by_input, columns));
         }
+        let rows = self.threads.rows(x.nrows(), depth * width);
+        let blocks = out.chunks_mut(rows * width).zip(x.axis_chunks_iter(Axis(0), rows));
+        self.threads.each(
+            blocks,
+            || (),
+            |(), (out, x)| {
+                // Each row starts as the biases.
+                out.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(&biases));
+                for (by_input, columns) in &maps {
+                    let out = matrix_mut(out, width).slice_move(s![.., columns.clone()]);
+                    rows_times(out, Write::Add, x, *by_input, Threads::One);
+                }
+            },
+        );
         shape.push(width);
         tape::result(out, shape)
     }
@@ -156,7 +171,8 @@ impl CustomOp2 for Linear {
                 if write == Write::Set {
                     values.fill(0.0);
                 }
-                add_rows(values, part);
+                let blocks = values.chunks_mut(COLUMNS).zip(part.axis_chunks_iter(Axis(1), COLUMNS));
+                self.threads.each(blocks, || (), |(), (values, part)| add_rows(values, part));
             }
         }
         if !x.track_op() {

@@ -10,6 +10,7 @@ use multiversion::multiversion;
 
 use super::{
     dropout::{self, Dropout},
+    product::Threads,
     simd::sum_of,
     tape::{self, Values},
 };
@@ -55,29 +56,56 @@ pub fn plain(x: &Tensor, affine: &Affine, pass: &Pass) -> Result<Tensor> {
     normal.broadcast_mul(&pass.tensor(&affine.weight))?.broadcast_add(&pass.tensor(&affine.bias))
 }
 
+/// Rows that one of several threads takes at a time.
+const ROWS: usize = 256;
+
 struct Norm {
     affine: Affine,
     dropout: Option<Dropout>,
     sink: Option<Sink>,
+    threads: Threads,
     /// What the backward pass needs: the normalised values, and 1/σ of each row.
     kept: Mutex<(Vec<f32>, Vec<f32>)>,
 }
 
 impl Norm {
     fn new(affine: &Affine, dropout: Option<Dropout>, pass: &Pass) -> Self {
-        Self { affine: affine.clone(), dropout, sink: pass.sink(), kept: Mutex::default() }
+        Self { affine: affine.clone(), dropout, sink: pass.sink(), threads: pass.threads(), kept: Mutex::default() }
+    }
+
+    /// Elements of the rows that are done at a time, of `len` of them.
+    fn block(&self, len: usize, width: usize) -> usize {
+        match self.threads {
+            Threads::One => len.max(width),
+            Threads::All => ROWS * width,
+        }
     }
 
     fn forward(&self, x: &[f32], branch: Option<&[f32]>, shape: &Shape) -> Result<(CpuStorage, Shape)> {
         let (weight, bias) = (Values::of(self.affine.weight.tensor()), Values::of(self.affine.bias.tensor()));
-        let (weight, bias) = (weight.slice()?, bias.slice()?);
-        let width = weight.len();
+        let affine = (weight.slice()?, bias.slice()?);
+        let width = affine.0.len();
+        let block = self.block(x.len(), width);
         let mut out = vec![0.0; x.len()];
         let keep = self.sink.is_some();
-        let mut normal = if keep { vec![0.0; x.len()] } else { vec![0.0; width] };
+        let mut normal = vec![0.0; if keep { x.len() } else { 0 }];
         let mut inverses = vec![0.0; x.len() / width];
-        let affine = (weight, bias);
-        forward(x, branch, self.dropout, affine, keep, &mut normal, &mut inverses, &mut out);
+        {
+            let mut kept = normal.chunks_mut(block);
+            let results = out.chunks_mut(block).zip(inverses.chunks_mut(block / width)).enumerate();
+            let blocks = results.map(|(index, (out, inverses))| (index * block, out, inverses, kept.next()));
+            self.threads.each(
+                blocks,
+                || vec![0.0; width],
+                |scratch, (start, out, inverses, normal)| {
+                    let part = start..start + out.len();
+                    let branch = branch.map(|branch| &branch[part.clone()]);
+                    let dropout = self.dropout.map(|dropout| dropout.after(start));
+                    let normal = normal.unwrap_or(scratch);
+                    forward(&x[part], branch, dropout, affine, keep, normal, inverses, out);
+                },
+            );
+        }
         if keep {
             *self.kept.lock().expect("no thread panics holding it") = (normal, inverses);
         }
@@ -94,15 +122,27 @@ impl Norm {
         let weight = weight.slice()?;
         let width = weight.len();
         let (normal, inverses) = std::mem::take(&mut *self.kept.lock().expect("no thread panics holding it"));
-        let (mut to_weight, mut to_bias) = (vec![0.0; width], vec![0.0; width]);
+        let block = self.block(gradient.len(), width);
         let mut back = vec![0.0; gradient.len()];
-        backward(gradient, weight, &normal, &inverses, (&mut to_weight, &mut to_bias), &mut back);
+        // The gradients of scale and shift from each block, added in order.
+        let mut parts = vec![0.0; gradient.len().div_ceil(block) * 2 * width];
+        let results = back.chunks_mut(block).zip(parts.chunks_exact_mut(2 * width));
+        let kept = normal.chunks(block).zip(inverses.chunks(block / width));
+        self.threads.each(
+            gradient.chunks(block).zip(kept).zip(results),
+            || (),
+            |(), ((gradient, (normal, inverses)), (back, part))| {
+                backward(gradient, weight, normal, inverses, part.split_at_mut(width), back);
+            },
+        );
         {
             let mut into = self.sink.as_ref().expect("an operation on the tape has a sink").lock();
-            into.add(&self.affine.weight, &to_weight);
-            into.add(&self.affine.bias, &to_bias);
+            for part in parts.chunks_exact(2 * width) {
+                into.add(&self.affine.weight, &part[..width]);
+                into.add(&self.affine.bias, &part[width..]);
+            }
         }
-        let branch = self.dropout.as_ref().map(|dropout| dropout.masked(&back));
+        let branch = self.dropout.as_ref().map(|dropout| dropout.masked(&back, self.threads));
         let back = tape::tensor(back, shape)?;
         let branch = branch.map_or_else(|| Ok(back.clone()), |branch| tape::tensor(branch, shape))?;
         Ok((back, branch))

@@ -47,6 +47,15 @@ impl Threads {
             Self::All => parts.collect::<Vec<_>>().into_par_iter().for_each_init(scratch, each),
         }
     }
+
+    /// How many of `rows` rows are one part, where each takes `multiplications`.
+    pub fn rows(self, rows: usize, multiplications: usize) -> usize {
+        let parts = match self {
+            Self::One => 1,
+            Self::All => (rows * multiplications / WORTH_A_THREAD).clamp(1, rayon::current_num_threads()),
+        };
+        rows.div_ceil(parts).max(1)
+    }
 }
 
 /// Multiplications that are worth another thread.

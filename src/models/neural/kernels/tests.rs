@@ -8,13 +8,17 @@ use super::{
     activation::{self, Activation, activate},
     attention::{self, attention, self_attention},
     auto_correlation::{self, Lags, auto_correlation},
+    batch_norm::{self, batch_norm},
     copies::{self, fold_copies},
+    halve::{self, halve},
     linear::{self, Map, linear},
     loss::Loss,
     matmul::{mapped, times, times_transposed},
     mixing::{self, mix, normalised_softplus},
     moving_average::{self, moving_average},
+    neighbours::{self, neighbours},
     norm::{self, Affine, add_norm, norm},
+    prob_sparse::{ProbSparse, Samples},
     transform,
     trend::{self, trend},
 };
@@ -181,6 +185,129 @@ fn attentions() {
         differentiates("attention with dropout", &kv, |kv, pass| {
             attention(&queries, kv, heads, pass.dropout(0.3, heads * 70 * tokens), pass)
         });
+    }
+}
+
+#[test]
+fn sparse_attentions() {
+    // Fewer keys than are worth a product for each drawn pair, and more.
+    for (tokens, heads, masked, mixed) in [(11, 4, true, true), (30, 2, true, false), (600, 2, false, false)] {
+        let qkv = random(&[2, tokens, 3 * 8], 1);
+        let samples = Samples::draw(tokens, tokens, 7, 5);
+        let how = ProbSparse { heads, active: 6, masked, mixed, samples };
+        agree(
+            "sparse self-attention",
+            &[&qkv],
+            &[],
+            |pass| how.to_itself(&qkv, pass),
+            |_| how.plain(&qkv.narrow(2, 0, 8)?, &qkv.narrow(2, 8, 16)?),
+        );
+    }
+    let (queries, kv) = (random(&[2, 13, 8], 2), random(&[2, 29, 16], 3));
+    let how = ProbSparse { heads: 2, active: 4, masked: false, mixed: true, samples: Samples::draw(13, 29, 9, 6) };
+    let plain = |_: &Pass| how.plain(&queries, &kv);
+    agree("sparse attention", &[&queries, &kv], &[], |pass| how.to_others(&queries, &kv, pass), plain);
+}
+
+#[test]
+fn where_all_queries_attend_sparse_attention_is_attention() {
+    let (queries, kv) = (random(&[2, 13, 8], 2), random(&[2, 29, 16], 3));
+    let how = ProbSparse { heads: 2, active: 13, masked: false, mixed: false, samples: Samples::draw(13, 29, 9, 6) };
+    let sparse = how.to_others(&queries, &kv, &Pass::inference()).unwrap();
+    close(&values(&sparse), &values(&attention::plain(&queries, &kv, 2, None).unwrap()), 3e-6, "all attend");
+}
+
+#[test]
+fn queries_that_do_not_attend_take_what_costs_nothing() {
+    let qkv = random(&[1, 20, 3 * 4], 1);
+    let v: Vec<Vec<f32>> = qkv.narrow(2, 8, 4).unwrap().squeeze(0).unwrap().to_vec2().unwrap();
+    let mut so_far = vec![0.0; 4];
+    let sums: Vec<Vec<f32>> = v
+        .iter()
+        .map(|row| {
+            so_far.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            so_far.clone()
+        })
+        .collect();
+    for masked in [false, true] {
+        let how = ProbSparse { heads: 1, active: 5, masked, mixed: false, samples: Samples::draw(20, 20, 5, 6) };
+        let out: Vec<Vec<f32>> =
+            how.to_itself(&qkv, &Pass::inference()).unwrap().squeeze(0).unwrap().to_vec2().unwrap();
+        let near = |row: &[f32], other: &[f32], factor: f32| {
+            row.iter().zip(other).all(|(row, other)| (row - factor * other).abs() < 1e-5)
+        };
+        let passive = out.iter().zip(&sums).filter(|(row, sum)| match masked {
+            true => near(row, sum, 1.0),
+            false => near(row, &sums[19], 1.0 / 20.0),
+        });
+        // The first step sees itself alone, which is its attention and its sum alike.
+        let expected = 15..=if masked { 16 } else { 15 };
+        let count = passive.count();
+        assert!(expected.contains(&count), "masked {masked}: {count}");
+    }
+}
+
+// Three steps, two heads of width 2: element (t, j) is number 4 t + j of [head, step, width].
+#[test]
+fn mixed_heads_lie_as_the_published_code_leaves_them() {
+    let qkv = random(&[1, 3, 3 * 4], 1);
+    let how = |mixed| ProbSparse { heads: 2, active: 3, masked: false, mixed, samples: Samples::draw(3, 3, 3, 6) };
+    let out = |mixed| values(&how(mixed).to_itself(&qkv, &Pass::inference()).unwrap());
+    let (straight, mixed) = (out(false), out(true));
+    for (at, value) in mixed.iter().enumerate() {
+        let (head, step, channel) = (at / 6, at % 6 / 2, at % 2);
+        assert_eq!(*value, straight[step * 4 + head * 2 + channel], "element {at}");
+    }
+}
+
+#[test]
+fn batch_norms() {
+    let x = random(&[3, 7, 5], 1);
+    let norm = weights().batch_norm("norm", 5).unwrap();
+    norm.affine.weight.set(&[0.5, 1.0, -1.5, 2.0, 1.1]).unwrap();
+    norm.affine.bias.set(&[0.5, 0.0, -0.5, 1.0, 0.1]).unwrap();
+    let run = |of: &dyn Fn(&Pass) -> Result<Tensor>| {
+        let sink = Sink::default();
+        let out = of(&Pass::training(sink.clone(), 7, 0)).unwrap();
+        let store = (&out * random(out.dims(), 99).as_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
+        let sink = sink.lock();
+        let of_weight = |weight: &Weight| {
+            sink.get(weight).map(<[f32]>::to_vec).unwrap_or_else(|| values(store.get(weight.tensor()).unwrap()))
+        };
+        let noted: Vec<Vec<f32>> = sink.noted().iter().map(|(_, values)| values.clone()).collect();
+        let gradients = [values(store.get(&x).unwrap()), of_weight(&norm.affine.weight), of_weight(&norm.affine.bias)];
+        (values(&out), gradients, noted)
+    };
+    let (out, gradients, noted) = run(&|pass| batch_norm(&x, &norm, pass));
+    let (plain_out, plain_gradients, plain_noted) = run(&|pass| batch_norm::plain(&x, &norm, pass));
+    close(&out, &plain_out, 3e-6, "batch norm");
+    gradients.iter().zip(&plain_gradients).for_each(|(fused, plain)| close(fused, plain, 2e-5, "its gradients"));
+    assert_eq!(noted.len(), 2);
+    noted.iter().zip(&plain_noted).for_each(|(fused, plain)| close(fused, plain, 3e-6, "running statistics"));
+    // The map is what the running statistics do.
+    norm.mean.set(&noted[0]).unwrap();
+    norm.variance.set(&noted[1]).unwrap();
+    let (factors, shifts) = norm.map().unwrap();
+    let normal = values(&batch_norm::by_running_statistics(&x, &norm, &Pass::inference()).unwrap());
+    for (at, (x, normal)) in values(&x).iter().zip(&normal).enumerate() {
+        assert!((x * factors[at % 5] + shifts[at % 5] - normal).abs() < 1e-5, "{at}");
+    }
+}
+
+#[test]
+fn halves() {
+    for time in [1, 2, 7, 8] {
+        let x = random(&[2, time, 5], 1);
+        agree("halve", &[&x], &[], |pass| halve(&x, pass), |_| halve::plain(&x));
+        assert_eq!(halve(&x, &Pass::inference()).unwrap().dims(), [2, time.div_ceil(2), 5]);
+    }
+}
+
+#[test]
+fn neighbouring_steps() {
+    for (time, padding) in [(6, 1), (5, 2), (1, 1)] {
+        let x = random(&[2, time, 4], 1);
+        agree("neighbours", &[&x], &[], |pass| neighbours(&x, padding, pass), |_| neighbours::plain(&x, padding));
     }
 }
 

@@ -12,7 +12,7 @@ use crate::models::neural::{
     weights::Weights,
 };
 
-/// z ← norm2(z + dropout(conv2(dropout(activation(conv1(z)))))), as in Autoformer's library and all that
+/// z ← norm(z + dropout(conv2(dropout(activation(conv1(z)))))), as in Autoformer's library and all that
 /// grew from it: the maps are kept as convolutions of width 1.
 pub struct FeedForward {
     inner: Map,
@@ -24,6 +24,8 @@ pub struct FeedForward {
 }
 
 impl FeedForward {
+    /// `norm` is the name that the weights of the normalisation have.
+    ///
     /// # Errors
     /// If the weights cannot be made.
     pub fn new(
@@ -31,12 +33,13 @@ impl FeedForward {
         d_ff: usize,
         activation: Activation,
         dropout: f64,
+        norm: &str,
         weights: &Weights,
     ) -> crate::Result<Self> {
         Ok(Self {
             inner: weights.pointwise("conv1", d_model, d_ff)?,
             outer: weights.pointwise("conv2", d_ff, d_model)?,
-            norm: weights.affine("norm2", d_model)?,
+            norm: weights.affine(norm, d_model)?,
             activation,
             dropout,
             d_ff,

@@ -1,7 +1,9 @@
 //! What two networks share.
 
+mod embedding;
 mod feed_forward;
 mod instance_norm;
 
+pub use embedding::StepEmbedding;
 pub use feed_forward::FeedForward;
 pub use instance_norm::InstanceNorm;

@@ -187,7 +187,7 @@ impl Body {
                 value: weights.linear("v_proj", d_model, d_model)?,
                 out: weights.linear("out_proj", d_model, d_model)?,
                 norm: weights.affine("norm1", d_model)?,
-                feed_forward: FeedForward::new(d_model, d_ff, Activation::Gelu, dropout, &weights)?,
+                feed_forward: FeedForward::new(d_model, d_ff, Activation::Gelu, dropout, "norm2", &weights)?,
             })
         };
         let constant = |name, dims: &[usize], value| weights.trained(name, dims, Init::Constant(value));
@@ -195,7 +195,10 @@ impl Body {
             name,
             params: params.clone(),
             shape,
-            bases: [weights.buffer("q_mat", &[lookback, lookback])?, weights.buffer("q_out_mat", &[horizon, horizon])?],
+            bases: [
+                weights.buffer("q_mat", &[lookback, lookback], 0.0)?,
+                weights.buffer("q_out_mat", &[horizon, horizon], 0.0)?,
+            ],
             scale: constant("revin_layer.affine_weight", &[variates], 1.0)?,
             shift: constant("revin_layer.affine_bias", &[variates], 0.0)?,
             embedding: weights.trained("embeddings", &[1, embed_size], Init::Normal(1.0))?,
@@ -208,7 +211,7 @@ impl Body {
             norm: encoder.affine("norm", d_model)?,
             outer: weights.linear("ortho_trans.2", d_model, embed_size * horizon)?,
             head: [weights.linear("fc.0", embed_size * horizon, d_ff)?, weights.linear("fc.2", d_ff, horizon)?],
-            mixing: (!learnt).then(|| weights.buffer("mixing", &[1, variates, variates])).transpose()?,
+            mixing: (!learnt).then(|| weights.buffer("mixing", &[1, variates, variates], 0.0)).transpose()?,
             folded: None,
         })
     }
