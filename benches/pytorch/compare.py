@@ -113,7 +113,7 @@ def table(rows):
 
 
 def main():
-    cases = [case["name"] for case in tomllib.loads((HERE / "cases.toml").read_text())["case"]]
+    cases = {case["name"]: case for case in tomllib.loads((HERE / "cases.toml").read_text())["case"]}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5, help="length of one measurement (5)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each side (5)")
@@ -137,7 +137,8 @@ def main():
     torch = about_torch()
     sides = {"pytorch": [sys.executable, str(HERE / "measure.py")], "ours": ours}
 
-    rows = [compare(sides, case, what, arguments) for case in chosen for what in whats]
+    pairs = [(case, what) for case in chosen for what in whats if what in cases[case].get("what", WHATS)]
+    rows = [compare(sides, case, what, arguments) for case, what in pairs]
     if arguments.json:
         print(json.dumps({"torch": torch, "threads": arguments.threads, "rows": rows}, indent=1))
         return

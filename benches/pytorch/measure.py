@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from models import LOSSES, build
+from models import GPHT, LOSSES, build
 
 CASES = Path(__file__).with_name("cases.toml")
 WARM_UP = 3
@@ -25,22 +25,30 @@ FEWEST = 3
 
 def batch_of(case, size):
     """Random inputs and a target."""
-    x = torch.randn(size, case["lookback"], case["variates"])
-    features = case["time_features"]
-    time_features = torch.rand(size, case["lookback"], features) - 0.5 if features else None
-    return (x, time_features), torch.randn(size, case["horizon"], case["variates"])
+    lookback, horizon, features = case["lookback"], case["horizon"], case["time_features"]
+    x = torch.randn(size, lookback, case["variates"])
+    past = torch.rand(size, lookback, features) - 0.5 if features else None
+    inputs = (x, past)
+    if label := case["network"].get("label"):  # it has a decoder
+        future = torch.rand(size, horizon, features) - 0.5
+        inputs += (torch.cat([past[:, -label:], future], dim=1),)
+    return inputs, torch.randn(size, horizon, case["variates"])
 
 
 def training_step(case, model):
     """One step of Adam on the same batch each time."""
     inputs, target = batch_of(case, case["batch"])
+    forward = model
+    if isinstance(model, GPHT):  # trained on what follows each token
+        forward = model.next_tokens
+        target = torch.cat([inputs[0], target[:, : model.token]], dim=1)[:, model.token :]
     loss_of = LOSSES[case["training"]["loss"]]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     model.train()
 
     def step():
         optimizer.zero_grad()
-        loss = loss_of(model(*inputs), target)
+        loss = loss_of(forward(*inputs), target)
         loss.backward()
         optimizer.step()
 
@@ -77,7 +85,8 @@ def main():
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     case = cases[arguments.case]
-    model = build(case["model"], case["lookback"], case["horizon"], case["variates"], case["network"])
+    shape = (case["lookback"], case["horizon"], case["variates"])
+    model = build(case["model"], *shape, case["network"], case["time_features"])
     if arguments.what == "step":
         run = training_step(case, model)
     else:
