@@ -2,6 +2,7 @@
 //!
 //! This layer is handed a registry; it knows no model by name, and not how a table looks.
 
+mod pretrain;
 mod record;
 mod suite;
 mod task;
@@ -12,8 +13,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use pretrain::{PretrainPlan, Pretrained, Source, pretrain};
 pub use record::{DataRecord, FORMAT, Machine, Record, Seconds, Software, write_whole};
-pub use suite::{Beside, Protocol, SUITE_FILE, Suite, Task};
+pub use suite::{Beside, Init, Learning, Protocol, SUITE_FILE, Suite, Task};
 pub use task::{Prepared, run_task};
 
 use crate::{

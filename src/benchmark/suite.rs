@@ -1,6 +1,10 @@
 //! A suite: what is run, as a TOML file, multiplied out into tasks.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +53,11 @@ struct Variant {
     preset: Option<String>,
     #[serde(default)]
     params: Params,
+    /// The folder with the weights it starts from, "{dataset}" in it standing for the name of the data
+    /// set; relative to where the program runs.
+    init: Option<String>,
+    #[serde(default)]
+    learning: Learning,
 }
 
 /// The papers' numbers that a report shows, by their model's name in `reports/published.csv`.
@@ -111,6 +120,72 @@ pub struct Task {
     pub horizon: usize,
     pub seed: u64,
     pub protocol: Protocol,
+    /// The weights it starts from, where it does not start anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<Init>,
+    #[serde(default, skip_serializing_if = "Learning::is_full")]
+    pub learning: Learning,
+}
+
+/// Pretrained weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Init {
+    /// The folder that [`pretrain`](super::pretrain) made.
+    pub folder: PathBuf,
+    /// In a record: sha256 of what is in it.
+    #[serde(default)]
+    pub weights: String,
+    /// In a record: the data sets it learnt from.
+    #[serde(default)]
+    pub datasets: Vec<String>,
+}
+
+impl Init {
+    /// The folder, still to be looked into.
+    pub fn of(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), weights: String::new(), datasets: vec![] }
+    }
+}
+
+/// What a model learns from the training windows of the data set it is scored on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Learning {
+    /// All of them.
+    #[default]
+    Full,
+    /// The first so many percent of them.
+    FewShot(f64),
+    /// None: pretrained weights, which must not have been learnt from this data set.
+    ZeroShot,
+    /// None: pretrained weights as they are, wherever they were learnt.
+    AsIs,
+}
+
+impl Learning {
+    fn is_full(&self) -> bool {
+        *self == Self::Full
+    }
+}
+
+impl Task {
+    /// A task with the default params of its model.
+    pub fn named(dataset: &str, model: &str, lookback: usize, horizon: usize) -> Self {
+        Self {
+            dataset: dataset.to_string(),
+            name: model.to_string(),
+            model: model.to_string(),
+            preset: None,
+            params: Params::default(),
+            lookback,
+            horizon,
+            seed: 2021,
+            protocol: Protocol::default(),
+            init: None,
+            learning: Learning::Full,
+        }
+    }
 }
 
 impl std::fmt::Display for Task {
@@ -191,6 +266,10 @@ impl SuiteFile {
             horizon,
             seed,
             protocol: self.protocol.clone(),
+            init: variant
+                .and_then(|variant| variant.init.as_ref())
+                .map(|folder| Init::of(folder.replace("{dataset}", dataset))),
+            learning: variant.map_or(Learning::Full, |variant| variant.learning),
         }
     }
 }
@@ -226,6 +305,17 @@ mod tests {
         assert_eq!((last.model.as_str(), last.protocol.drop_last), ("ridge", 32));
         assert_eq!(suite.published.models["ridge-last"], "NLinear");
         assert_eq!((suite.dataset_order("ETTh2"), suite.model_order("ridge-last")), (8, 2));
+        Ok(())
+    }
+
+    #[test]
+    fn a_variant_may_start_from_pretrained_weights() -> Result<()> {
+        let text = TEXT
+            .replace("params = {", "init = \"models/without-{dataset}\"\nlearning = { few-shot = 5.0 }\nparams = {");
+        let suite = Suite::parse("example", &text)?;
+        let last = suite.tasks.last().expect("there are sixteen");
+        assert_eq!(last.init, Some(Init::of("models/without-ETTh2")));
+        assert_eq!(last.learning, Learning::FewShot(5.0));
         Ok(())
     }
 

@@ -2,16 +2,19 @@
 
 use std::{ops::ControlFlow, time::Instant};
 
+use ndarray::Axis;
+
 use super::{
     Event,
+    pretrain::Pretrained,
     record::{self, DataKey, DataRecord, FORMAT, Machine, Record, Seconds, Software},
-    suite::Task,
+    suite::{Init, Learning, Task},
 };
 use crate::{
     Error, Result,
     data::{Catalogue, Opened, Parts, Series},
     evaluator::{self, Yardstick},
-    forecaster::{BuildContext, Device, EpochReport, FitObserver, FitProgress, Registry},
+    forecaster::{BuildContext, Device, EpochReport, FitObserver, FitProgress, Params, Registry},
     windows::{Part, Scaler, Split, WindowShape, Windows},
 };
 
@@ -84,10 +87,56 @@ impl Prepared {
             }
             (horizon, _) => horizon,
         };
-        let preset = models.preset(&task.model, task.preset.as_deref())?;
-        let params = preset.map(|preset| preset.params(&self.name, horizon)).unwrap_or_default();
-        let params = models.resolve(&task.model, &params.overlaid(&task.params))?;
-        Ok(Task { params, preset: preset.map(|preset| preset.name.clone()), horizon, ..task.clone() })
+        let (preset, params) =
+            resolved_params(models, &task.model, task.preset.as_deref(), &task.params, &self.name, horizon)?;
+        let init = self.resolve_init(task)?;
+        Ok(Task { params, preset, horizon, init, ..task.clone() })
+    }
+
+    /// The weights `task` starts from, looked into.
+    fn resolve_init(&self, task: &Task) -> Result<Option<Init>> {
+        let Some(Init { folder, .. }) = &task.init else {
+            return match task.learning {
+                Learning::ZeroShot | Learning::AsIs => {
+                    Err(Error::other(format!("{} learns nothing: give pretrained weights to start from", task.name)))
+                }
+                Learning::Full | Learning::FewShot(_) => Ok(None),
+            };
+        };
+        let pretrained = Pretrained::read(folder)?;
+        if (&pretrained.model, pretrained.lookback) != (&task.model, task.lookback) {
+            let Pretrained { model, lookback, .. } = pretrained;
+            let message = format!("a pretrained {model} of lookback {lookback}, not a {task}", task = task.model);
+            return Err(Error::file(folder, format!("{message} of lookback {}", task.lookback)));
+        }
+        if task.learning == Learning::ZeroShot && pretrained.names().any(|name| name == self.name) {
+            let remedy = "pretrain without it, or score it as it is, as what it is";
+            return Err(Error::file(folder, format!("it has learnt from {}: no zero shot; {remedy}", self.name)));
+        }
+        let datasets = pretrained.names().map(String::from).collect();
+        Ok(Some(Init { folder: folder.clone(), weights: pretrained.weights, datasets }))
+    }
+
+    /// The data set's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// sha256 of its content.
+    pub fn sha256(&self) -> &str {
+        &self.data.sha256
+    }
+
+    /// Each variate as a series of its own, scaled, without timestamps, with its split.
+    pub(super) fn channels(&self) -> Result<Vec<(Series, Split)>> {
+        let mut channels = Vec::new();
+        for (series, split) in self.scaled.iter().zip(&self.splits) {
+            for (name, column) in series.variates().iter().zip(series.values().columns()) {
+                let values = column.to_owned().insert_axis(Axis(1));
+                channels.push((Series::new(series.name(), vec![], vec![name.clone()], values)?, split.clone()));
+            }
+        }
+        Ok(channels)
     }
 
     /// The name of the record of a resolved task on this data.
@@ -107,6 +156,20 @@ impl Prepared {
             _ => Windows::new(&self.scaled, &targets, shape),
         }
     }
+}
+
+/// The name of the preset, and the params of it with `params` laid over them and every default filled in.
+pub(super) fn resolved_params(
+    models: &Registry,
+    model: &str,
+    preset: Option<&str>,
+    params: &Params,
+    dataset: &str,
+    horizon: usize,
+) -> Result<(Option<String>, Params)> {
+    let preset = models.preset(model, preset)?;
+    let lower = preset.map(|preset| preset.params(dataset, horizon)).unwrap_or_default();
+    Ok((preset.map(|preset| preset.name.clone()), models.resolve(model, &lower.overlaid(params))?))
 }
 
 // The split of each series, and the horizon of a collection. A series of a collection learns from
@@ -138,9 +201,15 @@ fn split(series: &[Series], parts: &Parts) -> Result<(Vec<Split>, Option<usize>)
 }
 
 /// Passes on how fitting goes, and keeps the training curve.
-struct Fitting<'a> {
+pub(super) struct Fitting<'a> {
     hear: &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
-    curve: Vec<EpochReport>,
+    pub curve: Vec<EpochReport>,
+}
+
+impl<'a> Fitting<'a> {
+    pub fn new(hear: &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>) -> Self {
+        Self { hear, curve: vec![] }
+    }
 }
 
 impl FitObserver for Fitting<'_> {
@@ -169,14 +238,24 @@ pub fn run_task(
     let shape = WindowShape::of(&data.scaled[0], task.lookback, task.horizon)?;
     let context = BuildContext { shape, season: data.data.season, seed: task.seed, device };
     let mut forecaster = models.build(&task.model, &task.params, &context)?;
+    if let Some(init) = &task.init {
+        forecaster.load(&init.folder)?;
+    }
     let (train, valid) = (data.windows(Part::Train, shape)?, data.windows(Part::Valid, shape)?);
+    let train = match task.learning {
+        Learning::FewShot(percent) => train.share(percent / 100.0)?,
+        _ => train,
+    };
     let possible = data.windows(Part::Test, shape)?;
     let windows_possible = possible.len();
     let test = possible.whole_batches(task.protocol.drop_last)?;
 
     let start = Instant::now();
-    let mut fitting = Fitting { hear, curve: vec![] };
-    forecaster.fit(&train, &valid, &mut fitting)?;
+    let mut fitting = Fitting::new(hear);
+    let learns = matches!(task.learning, Learning::Full | Learning::FewShot(_));
+    if learns {
+        forecaster.fit(&train, &valid, &mut fitting)?;
+    }
     let curve = fitting.curve;
     let fit = start.elapsed().as_secs_f64();
 
@@ -191,8 +270,8 @@ pub fn run_task(
         format: FORMAT,
         task: task.clone(),
         data: data.data.clone(),
-        windows_train: train.len(),
-        windows_valid: valid.len(),
+        windows_train: if learns { train.len() } else { 0 },
+        windows_valid: if learns { valid.len() } else { 0 },
         windows_scored: test.len(),
         windows_possible,
         curve,

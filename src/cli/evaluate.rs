@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::{Usage, print, progress, read_args::ReadArgs};
 use crate::{
-    benchmark::{BenchObserver, Event, Prepared, Protocol, Record, Task, run_task},
+    benchmark::{BenchObserver, Event, Init, Learning, Prepared, Protocol, Record, Task, run_task},
     data::{Catalogue, SplitRule, open_file},
     forecaster::{Device, Params, Registry},
 };
@@ -46,6 +46,18 @@ pub struct EvaluateArgs {
     /// Score only whole batches of this size, as papers did that dropped the last one
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "BATCH")]
     drop_last: usize,
+    /// Start from the weights in this folder, which `longcast pretrain` made
+    #[arg(long, value_name = "DIR")]
+    init: Option<PathBuf>,
+    /// Learn from the first so many percent of the training windows only, e.g. 5%
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    few_shot: Option<f64>,
+    /// Learn nothing: score weights that have not seen this data set
+    #[arg(long, requires = "init", conflicts_with = "few_shot")]
+    zero_shot: bool,
+    /// Learn nothing: score weights as they are, even if they have learnt from this data set
+    #[arg(long, requires = "init", conflicts_with_all = ["few_shot", "zero_shot"])]
+    as_is: bool,
     /// Look for data here first
     #[arg(long)]
     data: Option<PathBuf>,
@@ -71,15 +83,18 @@ pub fn run(args: &EvaluateArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         params.set(assignment).with_context(|| format!("--set {assignment}"))?;
     }
     let task = Task {
-        dataset: args.dataset.clone(),
-        name: args.model.clone(),
-        model: args.model.clone(),
         preset: args.preset.clone(),
         params: models.resolve(&args.model, &params).map(|_| params)?,
-        lookback: args.lookback,
-        horizon: args.horizon.unwrap_or(0),
         seed: args.seed,
         protocol: Protocol { drop_last: args.drop_last },
+        init: args.init.as_ref().map(Init::of),
+        learning: match args.few_shot {
+            Some(percent) => Learning::FewShot(percent),
+            None if args.zero_shot => Learning::ZeroShot,
+            None if args.as_is => Learning::AsIs,
+            None => Learning::Full,
+        },
+        ..Task::named(&args.dataset, &args.model, args.lookback, args.horizon.unwrap_or(0))
     };
     progress::listen_for_interrupts()?;
     let mut bar = progress::Progress::new(1);
@@ -91,6 +106,14 @@ pub fn run(args: &EvaluateArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         false => print(&describe(&record))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// "5%" or "5".
+fn percent(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').parse::<f64>() {
+        Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent),
+        _ => Err("a share of the windows, such as 5%".into()),
+    }
 }
 
 fn score(task: &Task, args: &EvaluateArgs, models: &Registry, bar: &mut progress::Progress) -> anyhow::Result<Record> {

@@ -9,6 +9,7 @@ mod check;
 mod data;
 mod evaluate;
 mod models;
+mod pretrain;
 mod progress;
 mod read_args;
 mod report;
@@ -43,6 +44,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Fit one model on one data set and score it on every test window
     Evaluate(Box<evaluate::EvaluateArgs>),
+    /// Train one model on many data sets and keep its weights
+    Pretrain(pretrain::PretrainArgs),
     /// Make the tables of a results folder again, without data or fitting
     Report(report::ReportArgs),
     /// List, show, fetch and check data
@@ -79,6 +82,7 @@ pub fn main(models: Registry) -> ExitCode {
     let result = match args.command {
         Command::Bench(args) => bench::run(&args, &models),
         Command::Evaluate(args) => evaluate::run(&args, &models),
+        Command::Pretrain(args) => pretrain::run(&args, &models),
         Command::Report(args) => report::run(&args),
         Command::Data(command) => data::run(&command),
         Command::Models(args) => models::run(&args, &models),

@@ -1,10 +1,15 @@
 //! Tables to read.
 
-use std::{collections::BTreeMap, fmt::Write, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    ops::Range,
+};
 
 use serde::Serialize;
 
 use super::{Cell, Report, Scoreboard, ScoreboardRow};
+use crate::benchmark::Learning;
 
 pub(super) fn render(report: &Report) -> String {
     let mut text = format!("# {}\n", report.suite.name);
@@ -37,6 +42,12 @@ pub(super) fn render(report: &Report) -> String {
         text += "\n## Beside the published numbers\n\nThe same model, data set, lookback and horizon as printed in a paper; \
                  the distance is ours relative to theirs.\n\n";
         text += &compared(&comparisons);
+    }
+    if let Some(pretrained) = pretrained(report) {
+        text += "\n## Pretrained weights\n\nWhat a model had learnt from before it came to the data set it is scored on, and \
+                 what it learnt there. Zero shot means that neither weights nor training saw the data set; a scaler was \
+                 fitted on its training rows all the same.\n\n";
+        text += &pretrained;
     }
     text += "\n## What was scored\n\n";
     text += &windows(report);
@@ -246,6 +257,32 @@ fn compared(comparisons: &[Comparison]) -> String {
         ]
     });
     table(&header, rows)
+}
+
+/// The weights that tasks started from.
+fn pretrained(report: &Report) -> Option<String> {
+    let mut rows = BTreeSet::new();
+    for record in &report.records {
+        let task = &record.task;
+        let Some(init) = &task.init else { continue };
+        let seen = init.datasets.contains(&task.dataset);
+        let learns = match task.learning {
+            Learning::Full => "all windows".into(),
+            Learning::FewShot(percent) => format!("the first {percent} % of the windows"),
+            Learning::ZeroShot => "nothing: zero shot".into(),
+            Learning::AsIs if seen => "nothing more".into(),
+            Learning::AsIs => "nothing: zero shot".into(),
+        };
+        let order = (report.suite.dataset_order(&task.dataset), report.suite.model_order(&task.name));
+        let sets = init.datasets.join(", ");
+        let hash: String = init.weights.chars().take(12).collect();
+        let seen = if seen { "yes" } else { "no" };
+        rows.insert((order, [task.dataset.clone(), task.name.clone(), sets, seen.into(), learns, hash]));
+    }
+    let header =
+        ["data set", "model", "weights learnt from", "this set among them", "learns here", "sha256 of weights"];
+    let lines = rows.iter().map(|(_, line)| line.to_vec());
+    (!rows.is_empty()).then(|| table(&header.map(String::from), lines))
 }
 
 fn windows(report: &Report) -> String {

@@ -159,21 +159,36 @@ impl<'a> Windows<'a> {
     ///
     /// # Errors
     /// If not one batch is full.
-    pub fn whole_batches(mut self, size: usize) -> Result<Self> {
+    pub fn whole_batches(self, size: usize) -> Result<Self> {
         if size == 0 {
             return Ok(self);
         }
-        let mut keep = self.len / size * size;
-        if keep == 0 {
-            return Err(Error::Shape(format!("{} windows do not fill one batch of {size}", self.len)));
+        match self.len / size * size {
+            0 => Err(Error::Shape(format!("{} windows do not fill one batch of {size}", self.len))),
+            keep => Ok(self.first(keep)),
         }
-        self.len = keep;
+    }
+
+    /// Only the first `share` (0 to 1) of the windows, rounded down.
+    ///
+    /// # Errors
+    /// If that is not one window.
+    pub fn share(self, share: f64) -> Result<Self> {
+        match (self.len as f64 * share) as usize {
+            0 => Err(Error::Shape(format!("{} windows, of which {} % are not one", self.len, 100.0 * share))),
+            keep => Ok(self.first(keep)),
+        }
+    }
+
+    fn first(mut self, windows: usize) -> Self {
+        self.len = windows.min(self.len);
+        let mut left = self.len;
         for segment in &mut self.segments {
-            segment.windows = segment.windows.min(keep);
-            keep -= segment.windows;
+            segment.windows = segment.windows.min(left);
+            left -= segment.windows;
         }
         self.segments.retain(|segment| segment.windows > 0);
-        Ok(self)
+        self
     }
 
     /// How many windows there are; never 0.
@@ -301,6 +316,15 @@ mod tests {
         let windows = cut(&series, 10..50, 5, 1)?.whole_batches(32)?;
         assert_eq!((windows.len(), windows.iter().count()), (32, 32));
         assert!(cut(&series, 40..50, 5, 1)?.whole_batches(32).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_share_is_of_the_first_windows() -> Result<()> {
+        let series = counting(50);
+        let few = cut(&series, 10..50, 5, 1)?.share(0.1)?;
+        assert_eq!((few.len(), few.get(3).row), (4, 13));
+        assert!(cut(&series, 10..50, 5, 1)?.share(0.02).is_err());
         Ok(())
     }
 

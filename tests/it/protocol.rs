@@ -27,17 +27,7 @@ fn score_with(
     for assignment in set {
         params.set(assignment).unwrap();
     }
-    let task = Task {
-        dataset: dataset.into(),
-        name: model.into(),
-        model: model.into(),
-        preset: None,
-        params,
-        lookback,
-        horizon,
-        seed: 2021,
-        protocol: Protocol { drop_last },
-    };
+    let task = Task { params, protocol: Protocol { drop_last }, ..Task::named(dataset, model, lookback, horizon) };
     let data = Prepared::open(&catalogue, dataset).unwrap();
     let task = data.resolve(&models, &task).unwrap();
     let hear = &mut |_: longcast::benchmark::Event<'_>| std::ops::ControlFlow::Continue(());
