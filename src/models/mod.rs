@@ -16,7 +16,7 @@ use classical::{
     ridge,
 };
 #[cfg(feature = "neural")]
-use neural::{Network, Neural, autoformer, itransformer, linear, olinear};
+use neural::{Network, Neural, autoformer, gpht, itransformer, linear, olinear};
 
 #[cfg(feature = "neural")]
 const PRESETS: &[(&str, &str)] = &[
@@ -26,6 +26,9 @@ const PRESETS: &[(&str, &str)] = &[
     ("dlinear-96", include_str!("../../presets/dlinear-96.toml")),
     ("autoformer", include_str!("../../presets/autoformer.toml")),
     ("itransformer", include_str!("../../presets/itransformer.toml")),
+    ("gpht", include_str!("../../presets/gpht.toml")),
+    ("gpht-head", include_str!("../../presets/gpht-head.toml")),
+    ("gpht-small", include_str!("../../presets/gpht-small.toml")),
     ("olinear", include_str!("../../presets/olinear.toml")),
     ("olinear-c", include_str!("../../presets/olinear-c.toml")),
 ];
@@ -54,6 +57,7 @@ pub fn builtin() -> Registry {
         network::<linear::DLinear>(&mut models);
         network::<autoformer::Autoformer>(&mut models);
         network::<itransformer::ITransformer>(&mut models);
+        network::<gpht::Gpht>(&mut models);
         network::<olinear::OLinear>(&mut models);
         network::<olinear::OLinearC>(&mut models);
         for (name, text) in PRESETS {

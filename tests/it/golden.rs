@@ -26,6 +26,7 @@ fn networks_are_equal_to_their_references() {
         "olinear.json",
         "autoformer.json",
         "autoformer_train.json",
+        "gpht.json",
     ] {
         let differences = checked(name);
         assert!(differences.pass(), "{name}: {differences:?}");

@@ -33,7 +33,7 @@ pub fn norm(x: &Tensor, affine: &Affine, pass: &Pass) -> Result<Tensor> {
         return plain(x, affine, pass);
     }
     let op = Norm::new(affine, None, pass);
-    let x = x.contiguous()?;
+    let x = pass.input_of(&[&affine.weight, &affine.bias], x)?;
     if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
 }
 
@@ -43,7 +43,7 @@ pub fn add_norm(x: &Tensor, branch: &Tensor, affine: &Affine, dropout: Option<Dr
         return plain(&(x + dropout::plain(branch, dropout)?)?, affine, pass);
     }
     let op = Norm::new(affine, dropout, pass);
-    let (x, branch) = (x.contiguous()?, branch.contiguous()?);
+    let (x, branch) = (pass.input_of(&[&affine.weight, &affine.bias], x)?, branch.contiguous()?);
     if pass.is_training() { x.apply_op2(&branch, op) } else { x.apply_op2_no_bwd(&branch, &op) }
 }
 
@@ -99,8 +99,11 @@ impl Norm {
         backward(gradient, weight, &normal, &inverses, (&mut to_weight, &mut to_bias), &mut back);
         {
             let mut into = self.sink.as_ref().expect("an operation on the tape has a sink").lock();
-            into.add(&self.affine.weight, &to_weight);
-            into.add(&self.affine.bias, &to_bias);
+            for (weight, gradient) in [(&self.affine.weight, &to_weight), (&self.affine.bias, &to_bias)] {
+                if weight.is_trained() {
+                    into.add(weight, gradient);
+                }
+            }
         }
         let branch = self.dropout.as_ref().map(|dropout| dropout.masked(&back));
         let back = tape::tensor(back, shape)?;
