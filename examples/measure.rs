@@ -15,6 +15,7 @@ use longcast::{
     models::neural::{
         Network, Neural, NeuralParams, Trainer, Weights,
         autoformer::Autoformer,
+        gpht::Gpht,
         informer::Informer,
         itransformer::{ITransformer, ITransformerParams},
         kernels::product::{Write, matrix, matrix_mut, product},
@@ -92,6 +93,7 @@ fn main() -> anyhow::Result<()> {
         "nlinear" => measure::<NLinear>(case, &args, loaded),
         "dlinear" => measure::<DLinear>(case, &args, loaded),
         "autoformer" => measure::<Autoformer>(case, &args, loaded),
+        "gpht" => measure::<Gpht>(case, &args, loaded),
         "informer" => measure::<Informer>(case, &args, loaded),
         "itransformer" => measure::<ITransformer>(case, &args, loaded),
         "olinear" => measure::<OLinear>(case, &args, loaded),

@@ -16,7 +16,7 @@ use classical::{
     ridge,
 };
 #[cfg(feature = "neural")]
-use neural::{Network, Neural, autoformer, informer, itransformer, linear, olinear};
+use neural::{Network, Neural, autoformer, gpht, informer, itransformer, linear, olinear};
 
 #[cfg(feature = "neural")]
 const PRESETS: &[(&str, &str)] = &[
@@ -27,6 +27,9 @@ const PRESETS: &[(&str, &str)] = &[
     ("autoformer", include_str!("../../presets/autoformer.toml")),
     ("informer", include_str!("../../presets/informer.toml")),
     ("itransformer", include_str!("../../presets/itransformer.toml")),
+    ("gpht", include_str!("../../presets/gpht.toml")),
+    ("gpht-head", include_str!("../../presets/gpht-head.toml")),
+    ("gpht-small", include_str!("../../presets/gpht-small.toml")),
     ("olinear", include_str!("../../presets/olinear.toml")),
     ("olinear-c", include_str!("../../presets/olinear-c.toml")),
 ];
@@ -56,6 +59,7 @@ pub fn builtin() -> Registry {
         network::<autoformer::Autoformer>(&mut models);
         network::<informer::Informer>(&mut models);
         network::<itransformer::ITransformer>(&mut models);
+        network::<gpht::Gpht>(&mut models);
         network::<olinear::OLinear>(&mut models);
         network::<olinear::OLinearC>(&mut models);
         for (name, text) in PRESETS {

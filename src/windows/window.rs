@@ -191,6 +191,21 @@ impl<'a> Windows<'a> {
         self
     }
 
+    /// Windows over the same target rows that look ahead `horizon` rows: fewer where that is more than
+    /// before, and the other way round.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn with_horizon(&self, horizon: usize) -> Result<Self> {
+        // A series that had no window has none now.
+        let mut targets = vec![0..0; self.series.len()];
+        for segment in &self.segments {
+            let end = segment.first_target + segment.windows - 1 + self.shape.horizon;
+            targets[segment.series] = segment.first_target..end;
+        }
+        Self::cut(self.series, &targets, WindowShape { horizon, ..self.shape }, self.whole_past)
+    }
+
     /// How many windows there are; never 0.
     #[expect(clippy::len_without_is_empty, reason = "there is always a window")]
     pub fn len(&self) -> usize {
@@ -297,6 +312,29 @@ mod tests {
         assert_eq!(windows.len(), 8);
         assert_eq!(windows.get(0).lookback.column(0).to_vec(), [6.0, 7.0, 8.0, 9.0]);
         assert_eq!(windows.get(7).target.column(0).to_vec(), [17.0, 18.0, 19.0]);
+        Ok(())
+    }
+
+    #[test]
+    fn another_horizon_covers_the_same_target_rows() -> Result<()> {
+        let series = [counting(50), counting(12), counting(40)];
+        let targets = [30..50, 10..12, 0..40];
+        let shape = |horizon| WindowShape { lookback: 4, horizon, variates: 1, time_features: 0 };
+        let rows = |windows: &Windows<'_>| -> Vec<(usize, f64, f64)> {
+            let each = windows.iter().map(|window| {
+                let target = window.target.column(0).to_vec();
+                (window.series, target[0], target[target.len() - 1])
+            });
+            each.collect()
+        };
+        for (from, to) in [(5, 8), (8, 5), (3, 20)] {
+            let windows = Windows::new(&series, &targets, shape(from))?.with_horizon(to)?;
+            assert_eq!(rows(&windows), rows(&Windows::new(&series, &targets, shape(to))?), "{from} to {to}");
+        }
+        let windows = Windows::whole_past(&series, &targets, shape(5))?;
+        assert_eq!(rows(&windows.with_horizon(8)?), rows(&Windows::whole_past(&series, &targets, shape(8))?));
+        let error = windows.with_horizon(100).unwrap_err();
+        assert!(matches!(error, Error::TooFewRows { horizon: 100, lookback: 4, .. }), "{error}");
         Ok(())
     }
 

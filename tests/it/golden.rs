@@ -28,6 +28,7 @@ fn networks_are_equal_to_their_references() {
         "autoformer_train.json",
         "informer.json",
         "informer_train.json",
+        "gpht.json",
     ] {
         let differences = checked(name);
         assert!(differences.pass(), "{name}: {differences:?}");

@@ -27,6 +27,8 @@ fn small(model: &str) -> Params {
         "network.layers=1",
         "network.embed_size=3",
         "network.encoder_layers=1",
+        "network.token=6",
+        "network.pooling=[2, 1]",
     ];
     let models = models::builtin();
     let mut params = Params::default();

@@ -12,6 +12,7 @@ use longcast::{
         neural::{
             Input, Loss, Network, Neural, NeuralParams, Pass, Sink, Trainer, Training, Weights,
             autoformer::{Autoformer, AutoformerParams},
+            gpht::{Gpht, GphtParams},
             gradients,
             informer::{Informer, InformerParams, Variant},
             itransformer::{ITransformer, ITransformerParams},
@@ -35,8 +36,8 @@ fn waves(rows: usize, variates: usize) -> Series {
     Series::new("waves", timestamps, names, values).unwrap().with_calendar(Calendar::Hourly)
 }
 
-const NETWORKS: [&str; 8] =
-    ["linear", "nlinear", "dlinear", "autoformer", "informer", "itransformer", "olinear", "olinear-c"];
+const NETWORKS: [&str; 9] =
+    ["linear", "nlinear", "dlinear", "autoformer", "gpht", "informer", "itransformer", "olinear", "olinear-c"];
 
 fn count<N: Network>(params: &N::Params, lookback: usize, horizon: usize, variates: usize) -> usize {
     let weights = Weights::new(0, Device::Cpu);
@@ -60,6 +61,9 @@ fn networks_have_as_many_parameters_as_their_references() {
     let larger = InformerParams { encoder_layers: 3, decoder_layers: 2, ..informer.clone() };
     assert_eq!(count::<Informer>(&larger, 336, 168, 7), 19_474_439);
     assert_eq!(count::<Informer>(&InformerParams { variant: Variant::Library, ..informer }, 96, 96, 7), 11_328_007);
+    for (horizon, variates) in [(96, 7), (720, 1)] {
+        assert_eq!(count::<Gpht>(&GphtParams::default(), 336, horizon, variates), 37_977_280);
+    }
     let olinear = OLinearParams::default();
     assert_eq!(count::<OLinear>(&olinear, 96, 96, 7), 4_518_944);
     assert_eq!(count::<OLinear>(&olinear, 96, 720, 7), 15_077_024);
@@ -97,6 +101,9 @@ fn every_trained_weight_gets_a_gradient() {
     let keys: Vec<String> =
         (0..2).map(|layer| format!("encoder.attn_layers.{layer}.attention.key_projection.bias")).collect();
     assert_eq!(without_gradient::<ITransformer>(&itransformer), keys);
+    let keys: Vec<String> =
+        (0..3).map(|stage| format!("encoders.{stage}.encoder.attn_layers.0.attention.key_projection.bias")).collect();
+    assert_eq!(without_gradient::<Gpht>(&GphtParams { layers: 1, ..gpht() }), keys);
     let keys = |of: &[&str]| of.iter().map(|name| format!("{name}.key_projection.bias")).collect::<Vec<_>>();
     let decoder = ["decoder.layers.0.cross_attention", "decoder.layers.0.self_attention"];
     let encoder = ["encoder.attn_layers.0.attention", "encoder.attn_layers.1.attention"];
@@ -157,6 +164,10 @@ fn informer(variant: Variant) -> InformerParams {
     InformerParams { variant, ..small }
 }
 
+fn gpht() -> GphtParams {
+    GphtParams { token: 6, pooling: vec![3, 2, 1], d_model: 16, d_ff: 16, heads: 2, layers: 2, dropout: 0.2 }
+}
+
 #[test]
 fn weights_are_the_same_bits_for_any_number_of_threads() {
     let itransformer = ITransformerParams { d_model: 16, d_ff: 16, heads: 2, dropout: 0.2, ..Default::default() };
@@ -168,6 +179,7 @@ fn weights_are_the_same_bits_for_any_number_of_threads() {
         assert_eq!(trained::<Autoformer>(&autoformer(), 1), trained::<Autoformer>(&autoformer(), threads));
         let informer = informer(Variant::Original);
         assert_eq!(trained::<Informer>(&informer, 1), trained::<Informer>(&informer, threads));
+        assert_eq!(trained::<Gpht>(&gpht(), 1), trained::<Gpht>(&gpht(), threads));
     }
     let again = ITransformerParams { dropout: 0.3, ..itransformer.clone() };
     assert_ne!(trained::<ITransformer>(&itransformer, 1), trained::<ITransformer>(&again, 1));
@@ -201,6 +213,108 @@ fn candles_own_operations_train_the_same_weights() {
     agree::<Autoformer>(&autoformer());
     agree::<Informer>(&informer(Variant::Original));
     agree::<Informer>(&informer(Variant::Library));
+    agree::<Gpht>(&gpht());
+}
+
+// The loss of GPHT is over more values than its targets: parts have to know of how many they are a part.
+#[test]
+fn a_batch_in_parts_has_the_loss_and_the_gradients_of_the_whole() {
+    let series = waves(200, 3);
+    let shape = WindowShape::of(&series, 24, 6).unwrap();
+    let windows = Windows::new(from_ref(&series), &[0..200], shape).unwrap();
+    let weights = Weights::new(3, Device::Cpu);
+    let network = Gpht::build(&gpht(), shape, &weights).unwrap();
+    let all = weights.all();
+    let numbers: Vec<usize> = (10..22).collect();
+    let run = |sizes: &[usize]| {
+        let sink = Sink::default();
+        let (mut first, mut sum) = (0, 0.0);
+        for size in sizes {
+            let (input, target) = Input::gather(&windows, &numbers[first..first + size], &Device::Cpu).unwrap();
+            let pass = Pass::training(sink.clone(), 9, first);
+            let count = numbers.len() * 3 * 6;
+            sum += gradients(&network, &all, &input, &target, Loss::Mse, count, &pass).unwrap();
+            first += size;
+        }
+        let sink = sink.lock();
+        let gradients = all.iter().flat_map(|(_, weight)| sink.get(weight).expect("it has a gradient").to_vec());
+        (sum, gradients.collect::<Vec<f32>>())
+    };
+    let (loss, gradients) = run(&[12]);
+    let (loss_of_parts, gradients_of_parts) = run(&[5, 1, 6]);
+    assert!((loss - loss_of_parts).abs() < 1e-6, "{loss} and {loss_of_parts}");
+    let apart = gradients.iter().zip(&gradients_of_parts).map(|(one, other)| (one - other).abs());
+    assert!(apart.fold(0.0, f32::max) < 1e-5);
+    // It is the mean over all positions, and they are about as far off as the variance of the data.
+    assert!((0.2..5.0).contains(&loss), "{loss}");
+}
+
+#[test]
+fn only_the_weights_that_are_named_are_trained() -> Result<()> {
+    let series = waves(300, 2);
+    let shape = WindowShape::of(&series, 24, 12)?;
+    let windows = |targets| Windows::new(from_ref(&series), &[targets], shape);
+    let network = GphtParams { pooling: vec![6, 3, 2, 1], ..gpht() };
+    let training = Training { epochs: 1, only: vec!["forecast_head".into()], ..Default::default() };
+    let mut model = Neural::<Gpht>::new(NeuralParams { network, training }, &BuildContext::new(shape))?;
+    let values = |model: &Neural<Gpht>| -> Vec<(String, Vec<f32>)> {
+        model.weights().all().into_iter().map(|(name, weight)| (name, weight.values().unwrap())).collect()
+    };
+    let before = values(&model);
+    model.fit(&windows(0..200)?, &windows(200..300)?, &mut Listener::default())?;
+    let after = values(&model);
+    let changed = before.iter().zip(&after).filter(|(before, after)| before.1 != after.1);
+    let changed: Vec<&str> = changed.map(|((name, _), _)| name.as_str()).collect();
+    let heads =
+        (0..4).flat_map(|stage| ["bias", "weight"].map(|part| format!("encoders.{stage}.forecast_head.{part}")));
+    assert_eq!(changed, heads.collect::<Vec<_>>());
+    Ok(())
+}
+
+// A frozen weight is as if it were data: the others get what they got.
+#[test]
+fn freezing_some_weights_leaves_the_gradients_of_others() {
+    fn run<N: Network>(params: &N::Params, only: &[String], plain: bool) -> Trained {
+        let series = waves(200, 3);
+        let shape = WindowShape::of(&series, 24, 6).unwrap();
+        let windows = Windows::new(from_ref(&series), &[0..200], shape).unwrap();
+        let weights = Weights::new(3, Device::Cpu);
+        let mut network = N::build(params, shape, &weights).unwrap();
+        network.calibrate(&windows).unwrap();
+        weights.train_only(only).unwrap();
+        let trainer = Trainer::new(&weights, &Training { shards: 2, ..Default::default() }, 3);
+        let mut trainer = if plain { trainer.plain() } else { trainer };
+        trainer.step(&network, &windows, &(0..16).collect::<Vec<_>>(), 1e-3).unwrap();
+        weights.all().into_iter().map(|(name, weight)| (name, weight.values().unwrap())).collect()
+    }
+    fn check<N: Network>(params: &N::Params, part: &str) {
+        for plain in [false, true] {
+            let all = run::<N>(params, &[], plain);
+            let some = run::<N>(params, &[part.to_string()], plain);
+            let drawn = {
+                let weights = Weights::new(3, Device::Cpu);
+                let shape = WindowShape { lookback: 24, horizon: 6, variates: 3, time_features: 4 };
+                N::build(params, shape, &weights).unwrap();
+                weights.all()
+            };
+            for ((name, all), ((_, some), (_, drawn))) in all.iter().zip(some.iter().zip(&drawn)) {
+                let expected = if name.contains(part) { all.clone() } else { drawn.values().unwrap() };
+                assert_eq!(some, &expected, "{}: {name} with only {part}, plain: {plain}", N::NAME);
+            }
+        }
+    }
+    let itransformer = ITransformerParams { d_model: 16, d_ff: 16, heads: 2, ..Default::default() };
+    for part in ["norm", "bias", "query_projection", "enc_embedding"] {
+        check::<ITransformer>(&itransformer, part);
+    }
+    for part in ["encoders.1", "value_embedding", "norm2"] {
+        check::<Gpht>(&gpht(), part);
+    }
+    let olinear = OLinearParams { embed_size: 3, d_model: 16, d_ff: 16, ..Default::default() };
+    for part in ["delta", "weight_mat"] {
+        check::<OLinear>(&olinear, part);
+    }
+    check::<Autoformer>(&autoformer(), "layers.0.projection");
 }
 
 // Alone a forecast has all threads, on a thread of a pool only that one.
@@ -334,6 +448,14 @@ fn params_that_cannot_be_used_are_refused() {
         "itransformer: dropout must be at least 0 and below 1, not 1"
     );
     assert!(error("itransformer", "network.heads=3").contains("heads (3) divide d_model"));
+    assert_eq!(
+        error("gpht", "network.token=7"),
+        "gpht: the lookback (24) must be a multiple of token (7): look back 21 or 28 rows, or set network.token"
+    );
+    assert_eq!(
+        error("gpht", "training.only=[\"forcast_head\"]"),
+        "gpht: training.only: no weight named 'forcast_head'; did you mean 'forecast_head'?"
+    );
     assert_eq!(error("autoformer", "network.label=25"), "autoformer: label must be at most the lookback (24), not 25");
     assert_eq!(error("olinear", "training.batch_size=0"), "olinear: training.batch_size must be at least 1");
     assert!(error("linear", "training.learning_rate=-1.0").contains("learning_rate must be above 0"));

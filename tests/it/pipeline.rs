@@ -11,7 +11,8 @@ use tempfile::TempDir;
 fn fitted(model: &str) -> (Pipeline, Series) {
     let series = Builtin::AirPassengers.series().unwrap();
     let split = SplitRule::Ratio([0.7, 0.1, 0.2]).split(series.len()).unwrap();
-    let plan = Plan::new(model, 24, 6);
+    let mut plan = Plan::new(model, 24, 6);
+    plan.params = crate::small(model);
     (Pipeline::fit(&models::builtin(), &plan, &series, &split, &mut ()).unwrap(), series)
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 use super::{
     Input, Lags, Loss, Network, Optimizer, Pass, Schedule, Sink, Training, Weights,
     autoformer::{Autoformer, AutoformerParams},
+    gpht::{Gpht, GphtParams},
     informer::{Informer, InformerParams, Statistics, Variant},
     itransformer::{ITransformer, ITransformerParams},
     kernels::{batch_norm::MOMENTUM, prob_sparse::Samples},
@@ -45,6 +46,8 @@ pub struct Differences {
     pub adam: Difference,
     /// Losses before each step and after the last.
     pub loss: Difference,
+    /// A forecast that goes on from itself, where the golden has one.
+    pub rollout: Option<Difference>,
 }
 
 /// A largest absolute difference, and its limit.
@@ -56,19 +59,20 @@ pub struct Difference {
 
 impl Differences {
     /// All, by name.
-    pub fn all(&self) -> [(&'static str, Difference); 5] {
-        [
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, Difference)> {
+        let always = [
             ("output", self.output),
             ("folded output", self.folded),
             ("gradient", self.gradient),
             ("three Adam steps", self.adam),
             ("loss", self.loss),
-        ]
+        ];
+        always.into_iter().chain(self.rollout.map(|difference| ("roll-out", difference)))
     }
 
     /// Whether none is over its limit.
     pub fn pass(&self) -> bool {
-        self.all().iter().all(|(_, difference)| difference.found <= difference.limit)
+        self.all().all(|(_, difference)| difference.found <= difference.limit)
     }
 }
 
@@ -150,7 +154,7 @@ pub fn check(description: &Path) -> Result<Verdict> {
             // What was computed in evaluation mode chose lags for each window, in its gradients too.
             lags: if mode == "train" { Lags::Batch } else { Lags::Window },
         }),
-        ("informer" | "informer_train", mode) => golden.check_prepared::<Informer>(
+        ("informer" | "informer_train", mode) => golden.check_outputs::<Informer>(
             &InformerParams {
                 d_model: config.size("d_model")?,
                 d_ff: config.size("d_ff")?,
@@ -167,11 +171,27 @@ pub fn check(description: &Path) -> Result<Verdict> {
                 statistics: if mode == "train" { Statistics::Batch } else { Statistics::Running },
                 ..Default::default()
             },
+            None,
+            Informer::forward,
             |network| {
                 network.try_these(golden.samples()?);
                 Ok(())
             },
         ),
+        ("gpht", _) => {
+            let token = config.size("token_len")?;
+            let params = GphtParams {
+                token,
+                pooling: config.parse("GT_pooling_rate")?,
+                d_model: config.size("GT_d_model")?,
+                d_ff: config.size("GT_d_ff")?,
+                heads: config.size("n_heads")?,
+                layers: config.size("GT_e_layers")?,
+                dropout: 0.0,
+            };
+            // Output and target are those of every position.
+            golden.check_outputs::<Gpht>(&params, Some(token), Gpht::positions, |_| Ok(()))
+        }
         _ => return skipped(),
     };
     checked.map(Verdict::Checked).map_err(|error| Error::file(&path, error))
@@ -220,20 +240,25 @@ impl Golden<'_> {
     }
 
     fn check<N: Network>(&self, params: &N::Params) -> Result<Differences> {
-        self.check_prepared::<N>(params, |_| Ok(()))
+        self.check_outputs(params, None, N::forward, |_| Ok(()))
     }
 
-    /// The same after `prepare`.
-    fn check_prepared<N: Network>(
+    /// The same for a network whose `output` is not its forecast, and whose target is longer than the
+    /// `horizon` that it learns: it begins with values of the lookback. `prepare` has the network first.
+    fn check_outputs<N: Network>(
         &self,
         params: &N::Params,
+        horizon: Option<usize>,
+        output: fn(&N, &Input, &Pass) -> candle_core::Result<Tensor>,
         prepare: impl Fn(&mut N) -> Result<()>,
     ) -> Result<Differences> {
         let target = self.time_last("target")?;
         let past_time =
             self.tensor("input.x_mark_enc").is_ok().then(|| self.time_last("input.x_mark_enc")).transpose()?;
         let sizes = |tensor: &Tensor| tensor.dims3().map_err(tensor_error);
-        let (_, _, horizon) = sizes(&target)?;
+        let (_, _, steps) = sizes(&target)?;
+        let horizon = horizon.unwrap_or(steps).min(steps);
+        let target = target.narrow(2, steps - horizon, horizon).map_err(tensor_error)?;
         let future_time = match self.tensor("input.x_mark_dec") {
             // The decoder's calendar begins with the last rows of the encoder's.
             Ok(_) => {
@@ -243,7 +268,7 @@ impl Golden<'_> {
             }
             Err(_) => None,
         };
-        let input = Input { values: self.time_last("input.x_enc")?, past_time, future_time };
+        let input = Input { values: self.time_last("input.x_enc")?, past_time, future_time, horizon };
         let (_, variates, lookback) = sizes(&input.values)?;
         let time_features =
             input.past_time.as_ref().map_or(Ok(0), |time| sizes(time).map(|(_, features, _)| features))?;
@@ -254,18 +279,18 @@ impl Golden<'_> {
         weights.assign(&self.state_dict(&weights)?, N::ALIASES)?;
 
         let expected = values(&self.time_last("output")?)?;
-        let output = |network: &N| -> Result<f64> {
+        let apart = |network: &N| -> Result<f64> {
             let pass = match self.about.mode.as_str() {
                 "train" => Pass::training(Sink::default(), 0, 0),
                 _ => Pass::inference(),
             };
-            let output = network.forward(&input, &pass).map_err(tensor_error)?;
+            let output = output(network, &input, &pass).map_err(tensor_error)?;
             Ok(largest_difference(&values(&output)?, &expected))
         };
         let limited = |found: f64, noise: f64| Difference { found, limit: MULTIPLE * noise };
         // Rounding cannot be smaller than one unit in the last place of the largest value.
         let output_noise = self.noise.output.max(self.noise.output_scale * f64::from(f32::EPSILON));
-        let plain = limited(output(&network)?, output_noise);
+        let plain = limited(apart(&network)?, output_noise);
 
         let all = weights.all();
         let count = target.elem_count();
@@ -309,13 +334,21 @@ impl Golden<'_> {
 
         weights.assign(&self.state_dict(&weights)?, N::ALIASES)?;
         network.fold()?;
+        let rollout = self.tensors.contains_key("rollout").then(|| -> Result<f64> {
+            let expected = self.time_last("rollout")?;
+            let longer = Input { horizon: sizes(&expected)?.2, ..input.clone() };
+            let forecast = network.forward(&longer, &Pass::inference()).map_err(tensor_error)?;
+            Ok(largest_difference(&values(&forecast)?, &values(&expected)?))
+        });
+        let rollout = rollout.transpose()?;
         Ok(Differences {
             output: plain,
-            folded: limited(output(&network)?, output_noise),
+            folded: limited(apart(&network)?, output_noise),
             gradient: limited(gradient, self.noise.largest_gradient),
             adam: limited(adam, self.noise.adam3_excluding_unstable),
             // A loss is as far off as its own rounding, and as the weights that were trained before it.
             loss: limited(loss, losses[0] * f64::from(f32::EPSILON) + steepness * self.noise.adam3_excluding_unstable),
+            rollout: rollout.map(|found| limited(found, output_noise)),
         })
     }
 
@@ -344,7 +377,7 @@ impl Golden<'_> {
     /// The tensors that are weights, and the inputs that are buffers here.
     fn state_dict(&self, weights: &Weights) -> Result<BTreeMap<String, Tensor>> {
         let aside = ["grad.", "adam3.", "input.", "selected_", "index_sample."];
-        let results = ["target", "output", "output_f64", "loss", "loss_weighted_l1", "pe_head"];
+        let results = ["target", "output", "output_f64", "loss", "loss_weighted_l1", "pe_head", "rollout"];
         let own = self.tensors.iter().filter(|(name, _)| {
             // A counter that nothing depends on.
             let counter = name.ends_with(".num_batches_tracked");

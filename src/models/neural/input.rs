@@ -15,6 +15,9 @@ pub struct Input {
     pub past_time: Option<Tensor>,
     /// Calendar features of the rows to forecast, `[batch, time features, horizon]`.
     pub future_time: Option<Tensor>,
+    /// Steps to forecast. Only a network whose weights do not depend on it may be asked for others than
+    /// it was built for.
+    pub horizon: usize,
 }
 
 impl Input {
@@ -36,6 +39,7 @@ impl Input {
             values: time_last(&lookback.values, skip)?,
             past_time: time(&lookback.past_time, skip)?,
             future_time: time(&lookback.future_time, 0)?,
+            horizon: shape.horizon,
         })
     }
 
@@ -49,6 +53,7 @@ impl Input {
             values: part(&self.values)?,
             past_time: self.past_time.as_ref().map(part).transpose()?,
             future_time: self.future_time.as_ref().map(part).transpose()?,
+            horizon: self.horizon,
         })
     }
 
@@ -67,6 +72,7 @@ impl Input {
             future_time: timed
                 .then(|| Gathered::of(picked.iter().map(|window| window.future_time)).tensor(device))
                 .transpose()?,
+            horizon: windows.shape().horizon,
         };
         Ok((input, Gathered::of(picked.iter().map(|window| window.target)).tensor(device)?))
     }

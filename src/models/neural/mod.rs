@@ -6,6 +6,7 @@
 
 pub mod autoformer;
 pub mod golden;
+pub mod gpht;
 pub mod informer;
 mod input;
 pub mod itransformer;
@@ -67,6 +68,18 @@ pub trait Network: Send + Sync + Sized + 'static {
     /// If it cannot be computed from these windows.
     fn calibrate(&mut self, _train: &Windows<'_>) -> Result<()> {
         Ok(())
+    }
+
+    /// The horizon of the windows it learns from, where that is not the one it is asked for: a network that
+    /// forecasts by going on from its own forecast learns single steps of that.
+    fn training_horizon(&self) -> Option<usize> {
+        None
+    }
+
+    /// Rows that one window of `variates` puts into the products: they say how much of a batch keeps a
+    /// thread busy.
+    fn rows(&self, variates: usize) -> usize {
+        variates
     }
 
     /// Whether in training something is computed over all windows of a batch together, so that it
@@ -139,10 +152,10 @@ enum State {
 const WEIGHTS_FILE: &str = "weights.safetensors";
 
 /// How many windows go through a network at once: few enough for what it keeps of them to stay in the
-/// cache, enough rows (windows × variates) to keep its products busy. Other devices take all they get.
-fn windows_at_once(variates: usize, device: &candle_core::Device) -> usize {
+/// cache, enough rows (`rows` a window) to keep its products busy. Other devices take all they get.
+fn windows_at_once(rows: usize, device: &candle_core::Device) -> usize {
     const ROWS: usize = 512;
-    if device.is_cpu() { (ROWS / variates).max(1) } else { usize::MAX }
+    if device.is_cpu() { (ROWS / rows).max(1) } else { usize::MAX }
 }
 
 impl<N: Network> Neural<N> {
@@ -187,7 +200,7 @@ impl<N: Network> Neural<N> {
         let batch = lookback.values.len_of(Axis(0));
         let device = self.weights.device();
         let mut forecast = Array3::zeros((batch, horizon, variates));
-        let at_once = windows_at_once(variates, &device).min(batch.max(1));
+        let at_once = windows_at_once(self.network.rows(variates), &device).min(batch.max(1));
         // Whoever scores many windows asks for them from all threads; a single forecast has them to itself.
         let alone = batch <= at_once && rayon::current_thread_index().is_none();
         let pass = || if alone { Pass::inference().on_all_threads() } else { Pass::inference() };
@@ -208,7 +221,10 @@ impl<N: Network> Neural<N> {
 
 fn draw<N: Network>(params: &NeuralParams<N::Params>, context: &BuildContext) -> Result<(N, Weights)> {
     let weights = Weights::new(context.seed, device(context.device)?);
-    Ok((N::build(&params.network, context.shape, &weights)?, weights))
+    let network = N::build(&params.network, context.shape, &weights)?;
+    let only = weights.train_only(&params.training.only);
+    only.map_err(|error| Error::params(N::NAME, format!("training.only: {error}")))?;
+    Ok((network, weights))
 }
 
 fn device(device: Device) -> Result<candle_core::Device> {
@@ -225,6 +241,10 @@ impl<N: Network> Forecaster for Neural<N> {
         if self.state == State::Fitted {
             (self.network, self.weights) = draw(&self.params, &self.context)?;
         }
+        let (train, valid) = match self.network.training_horizon() {
+            Some(horizon) => (&train.with_horizon(horizon)?, &valid.with_horizon(horizon)?),
+            None => (train, valid),
+        };
         if self.state != State::Loaded {
             self.network.calibrate(train)?;
         }

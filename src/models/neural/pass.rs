@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, Var};
 
 use super::{
     kernels::{
@@ -90,11 +90,11 @@ impl Pass {
         self.training.as_ref().map(|training| training.sink.clone())
     }
 
-    /// A weight as a tensor: on the tape when training.
+    /// A weight as a tensor: on the tape when it is being trained.
     pub fn tensor(&self, weight: &Weight) -> Tensor {
         match self.training {
-            Some(_) => weight.tensor().clone(),
-            None => weight.tensor().detach(),
+            Some(_) if weight.is_trained() => weight.tensor().clone(),
+            _ => weight.tensor().detach(),
         }
     }
 
@@ -104,6 +104,17 @@ impl Pass {
         let training = self.training.as_ref()?;
         let operation = self.operations.replace(self.operations.get() + 1);
         Some(training.key.wrapping_add(u64::from(operation)))
+    }
+
+    /// `x` for an operation that has `weights` of its own: on the tape if one of them is being trained,
+    /// even where all that `x` comes from is frozen.
+    ///
+    /// # Errors
+    /// If the tensor cannot be copied.
+    pub fn input_of(&self, weights: &[&Weight], x: &Tensor) -> Result<Tensor> {
+        let x = x.contiguous()?;
+        let needed = self.is_training() && !x.track_op() && weights.iter().any(|weight| weight.is_trained());
+        if needed { Ok(Var::from_tensor(&x)?.into_inner()) } else { Ok(x) }
     }
 
     /// The mask of the next dropout, for a tensor of `per_window` elements a window; none when there is

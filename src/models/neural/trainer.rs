@@ -116,13 +116,14 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Trains `weights` as `plan` says; all that is drawn follows from `seed`.
+    /// Trains `weights`, or those of them that [`Weights::train_only`] left, as `plan` says; all that is
+    /// drawn follows from `seed`.
     pub fn new(weights: &Weights, plan: &Training, seed: u64) -> Self {
         Self {
             plan: plan.clone(),
             seed,
-            weights: weights.all(),
-            state: weights.all().into_iter().chain(weights.buffers()).map(|(_, weight)| weight).collect(),
+            weights: trained(weights),
+            state: trained(weights).into_iter().chain(weights.buffers()).map(|(_, weight)| weight).collect(),
             device: weights.device(),
             optimizer: Optimizer::new(weights, plan),
             sinks: (0..plan.shards.max(Training::MOST_SHARDS)).map(|_| Sink::default()).collect(),
@@ -153,10 +154,11 @@ impl Trainer {
         let key = key(Purpose::Dropout);
         self.steps += 1;
         let whole = network.whole_batch();
-        let parts = if whole { 1 } else { self.plan.parts(batch.len(), shape.variates) };
+        let rows = network.rows(shape.variates);
+        let parts = if whole { 1 } else { self.plan.parts(batch.len(), rows) };
         let size = batch.len().div_ceil(parts);
         let shards: Vec<(usize, &[usize])> = batch.chunks(size).enumerate().collect();
-        let at_once = if whole { size } else { super::windows_at_once(shape.variates, &self.device) };
+        let at_once = if whole { size } else { super::windows_at_once(rows, &self.device) };
         let losses = shards.par_iter().map(|(index, numbers)| {
             let sink = &self.sinks[*index];
             sink.lock().clear();
@@ -297,11 +299,16 @@ impl Derivation {
     }
 }
 
+/// The weights that training may change.
+fn trained(weights: &Weights) -> Vec<(String, Weight)> {
+    weights.all().into_iter().filter(|(_, weight)| weight.is_trained()).collect()
+}
+
 /// The mean error over all windows, each once, every element weighing the same.
 fn mean_loss<N: Network>(network: &N, weights: &Weights, windows: &Windows<'_>, loss: Loss) -> Result<f64> {
     let shape = windows.shape();
     let device = weights.device();
-    let at_once = super::windows_at_once(shape.variates, &device).min(BLOCK);
+    let at_once = super::windows_at_once(network.rows(shape.variates), &device).min(BLOCK);
     let block = |block: usize| -> candle_core::Result<f64> {
         let numbers: Vec<usize> = (block * BLOCK..((block + 1) * BLOCK).min(windows.len())).collect();
         let parts = numbers.chunks(at_once).map(|numbers| {
@@ -331,8 +338,8 @@ pub struct Optimizer {
 
 impl Optimizer {
     pub fn new(weights: &Weights, plan: &Training) -> Self {
-        let all = weights.all().into_iter();
-        let weights = all.map(|(_, weight)| (weight.clone(), Mutex::new(Moments::zeros(weight.len())))).collect();
+        let weights = trained(weights).into_iter();
+        let weights = weights.map(|(_, weight)| (weight.clone(), Mutex::new(Moments::zeros(weight.len())))).collect();
         Self { weights, on_device: vec![], weight_decay: plan.weight_decay, clip: plan.clip, steps: 0 }
     }
 

@@ -29,6 +29,11 @@ pub struct Training {
     /// the algorithm, not of the machine: the order of sums follows from it, and not from the number of
     /// threads.
     pub shards: usize,
+    /// Parts of names: only the weights whose name has one of them are trained, the others stay as they
+    /// are. Empty, all are.
+    // Left out where it says nothing: the name of a record follows from its params.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
 }
 
 impl Default for Training {
@@ -44,6 +49,7 @@ impl Default for Training {
             weight_decay: 0.0,
             clip: 0.0,
             shards: 0,
+            only: vec![],
         }
     }
 }
@@ -53,12 +59,12 @@ impl Training {
     /// weights, to be kept and added up.
     pub(super) const MOST_SHARDS: usize = 4;
 
-    /// Parts that a batch of so many windows is cut into.
-    pub(super) fn parts(&self, windows: usize, variates: usize) -> usize {
-        /// Rows (windows × variates) that keep the products of a part busy.
+    /// Parts that a batch of so many windows, each with `rows` rows, is cut into.
+    pub(super) fn parts(&self, windows: usize, rows: usize) -> usize {
+        /// Rows that keep the products of a part busy.
         const ROWS: usize = 112;
         match self.shards {
-            0 => (windows * variates / ROWS).clamp(2, Self::MOST_SHARDS).min(windows),
+            0 => (windows * rows / ROWS).clamp(2, Self::MOST_SHARDS).min(windows),
             shards => shards.min(windows),
         }
     }

@@ -2,9 +2,12 @@
 //! safetensors.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard},
+    sync::{
+        Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use candle_core::{DType, Device, Tensor, Var, safetensors};
@@ -27,6 +30,8 @@ pub struct Weight {
     /// For inference, the values of a matrix `[outputs, inputs]` with inputs first: products with few
     /// rows take half the time. None while the weight changes.
     turned: Arc<RwLock<Option<Vec<f32>>>>,
+    /// Whether training leaves it as it is.
+    frozen: Arc<AtomicBool>,
 }
 
 impl Weight {
@@ -39,7 +44,7 @@ impl Weight {
     }
 
     fn new(var: Var, slot: usize) -> Self {
-        Self { var, slot, turned: Arc::default() }
+        Self { var, slot, turned: Arc::default(), frozen: Arc::default() }
     }
 
     /// The values with inputs first, if they were turned.
@@ -71,6 +76,11 @@ impl Weight {
     /// Its values, on the tape.
     pub fn tensor(&self) -> &Tensor {
         self.var.as_tensor()
+    }
+
+    /// Whether training changes it, so that it needs a gradient.
+    pub fn is_trained(&self) -> bool {
+        !self.frozen.load(Ordering::Relaxed)
     }
 
     pub fn slot(&self) -> usize {
@@ -248,6 +258,23 @@ impl Weights {
         self.lock().trained.values().map(Weight::len).sum()
     }
 
+    /// Only the weights whose name has one of `parts` in it will be trained; with none given, all.
+    ///
+    /// # Errors
+    /// If one of them is in no name.
+    pub fn train_only(&self, parts: &[String]) -> Result<()> {
+        let store = self.lock();
+        if let Some(part) = parts.iter().find(|part| !store.trained.keys().any(|name| name.contains(*part))) {
+            let names: BTreeSet<&str> = store.trained.keys().flat_map(|name| name.split('.')).collect();
+            return Err(Error::unknown("weight", part, names));
+        }
+        for (name, weight) in &store.trained {
+            let trained = parts.is_empty() || parts.iter().any(|part| name.contains(part));
+            weight.frozen.store(!trained, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Turns all matrices for inference, or, before training changes them, back.
     ///
     /// # Errors
@@ -349,6 +376,20 @@ mod tests {
             let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
             assert!((0.09..=0.1).contains(&largest), "{largest}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_part_of_no_name_is_refused_when_only_some_are_trained() -> Result<()> {
+        let weights = weights(5);
+        let (first, second) = (weights.linear("first", 2, 2)?, weights.linear("second", 2, 2)?);
+        let error = weights.train_only(&["second".into(), "frist".into()]).unwrap_err().to_string();
+        assert_eq!(error, "no weight named 'frist'; did you mean 'first'?");
+        assert!(first.weight.is_trained() && second.weight.is_trained());
+        weights.train_only(&["second".into()])?;
+        assert!(!first.weight.is_trained() && second.weight.is_trained());
+        weights.train_only(&[])?;
+        assert!(first.weight.is_trained());
         Ok(())
     }
 

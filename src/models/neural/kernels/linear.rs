@@ -48,8 +48,10 @@ pub fn linear(x: &Tensor, maps: &[Map], pass: &Pass) -> Result<Tensor> {
     }
     let x = x.contiguous()?;
     let op = Linear { maps: maps.to_vec(), sink: pass.sink(), threads: pass.threads() };
-    // The weight puts the operation on the tape where its input is data; op reads all weights itself.
-    let weight = pass.tensor(&maps[0].weight);
+    // A weight that is trained puts the operation on the tape where its input is data; op reads all
+    // weights itself.
+    let mut weights = maps.iter().flat_map(|map| std::iter::once(&map.weight).chain(&map.bias));
+    let weight = pass.tensor(weights.find(|weight| weight.is_trained()).unwrap_or(&maps[0].weight));
     if pass.is_training() { x.apply_op2(&weight, op) } else { x.apply_op2_no_bwd(&weight, &op) }
 }
 
@@ -164,9 +166,11 @@ impl CustomOp2 for Linear {
         let mut into = sink.lock();
         for (map, columns) in self.maps.iter().zip(&columns) {
             let part = gradient.slice(s![.., columns.clone()]);
-            let (values, write) = into.of(&map.weight);
-            product_on(self.threads, matrix_mut(values, depth), write, part.t(), input);
-            if let Some(bias) = &map.bias {
+            if map.weight.is_trained() {
+                let (values, write) = into.of(&map.weight);
+                product_on(self.threads, matrix_mut(values, depth), write, part.t(), input);
+            }
+            if let Some(bias) = map.bias.as_ref().filter(|bias| bias.is_trained()) {
                 let (values, write) = into.of(bias);
                 if write == Write::Set {
                     values.fill(0.0);

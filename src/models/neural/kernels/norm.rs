@@ -34,7 +34,7 @@ pub fn norm(x: &Tensor, affine: &Affine, pass: &Pass) -> Result<Tensor> {
         return plain(x, affine, pass);
     }
     let op = Norm::new(affine, None, pass);
-    let x = x.contiguous()?;
+    let x = pass.input_of(&[&affine.weight, &affine.bias], x)?;
     if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
 }
 
@@ -44,7 +44,7 @@ pub fn add_norm(x: &Tensor, branch: &Tensor, affine: &Affine, dropout: Option<Dr
         return plain(&(x + dropout::plain(branch, dropout)?)?, affine, pass);
     }
     let op = Norm::new(affine, dropout, pass);
-    let (x, branch) = (x.contiguous()?, branch.contiguous()?);
+    let (x, branch) = (pass.input_of(&[&affine.weight, &affine.bias], x)?, branch.contiguous()?);
     if pass.is_training() { x.apply_op2(&branch, op) } else { x.apply_op2_no_bwd(&branch, &op) }
 }
 
@@ -138,8 +138,11 @@ impl Norm {
         {
             let mut into = self.sink.as_ref().expect("an operation on the tape has a sink").lock();
             for part in parts.chunks_exact(2 * width) {
-                into.add(&self.affine.weight, &part[..width]);
-                into.add(&self.affine.bias, &part[width..]);
+                for (weight, gradient) in [(&self.affine.weight, &part[..width]), (&self.affine.bias, &part[width..])] {
+                    if weight.is_trained() {
+                        into.add(weight, gradient);
+                    }
+                }
             }
         }
         let branch = self.dropout.as_ref().map(|dropout| dropout.masked(&back, self.threads));

@@ -9,11 +9,14 @@ use super::{
     attention::{self, attention, self_attention},
     auto_correlation::{self, Lags, auto_correlation},
     batch_norm::{self, batch_norm},
+    causal_attention::{self, causal_attention},
     copies::{self, fold_copies},
+    dropout::Dropout,
     halve::{self, halve},
     linear::{self, Map, linear},
     loss::Loss,
     matmul::{mapped, times, times_transposed},
+    max_pool::{self, max_pool},
     mixing::{self, mix, normalised_softplus},
     moving_average::{self, moving_average},
     neighbours::{self, neighbours},
@@ -261,6 +264,37 @@ fn mixed_heads_lie_as_the_published_code_leaves_them() {
 }
 
 #[test]
+fn causal_attentions() {
+    // Heads narrower than a vector, as wide and wider; one token, which looks at itself.
+    for (tokens, d_model, heads) in [(7, 64, 2), (4, 32, 2), (5, 12, 4), (1, 8, 2)] {
+        let qkv = random(&[3, tokens, 3 * d_model], 1);
+        let per_window = heads * tokens * tokens;
+        agree(
+            "causal attention",
+            &[&qkv],
+            &[],
+            |pass| causal_attention(&qkv, heads, None, pass),
+            |_| causal_attention::plain(&qkv, heads, None),
+        );
+        let dropped = |of: &dyn Fn(Option<Dropout>, &Pass) -> Result<Tensor>| {
+            let pass = Pass::training(Sink::default(), 7, 2);
+            let out = of(pass.dropout(0.3, per_window), &pass).unwrap();
+            let store = out.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+            (values(&out), values(store.get(&qkv).unwrap()))
+        };
+        let (fused, slopes) = dropped(&|dropout, pass| causal_attention(&qkv, heads, dropout, pass));
+        let (plain, plain_slopes) = dropped(&|dropout, _| causal_attention::plain(&qkv, heads, dropout));
+        close(&fused, &plain, 3e-6, "causal attention with dropout");
+        close(&slopes, &plain_slopes, 2e-5, "its gradient");
+        let of = |pass: &Pass| values(&causal_attention(&qkv, heads, None, pass).unwrap());
+        assert_eq!(of(&Pass::inference()), of(&Pass::inference().on_all_threads()));
+        differentiates("causal attention with dropout", &qkv, |qkv, pass| {
+            causal_attention(qkv, heads, pass.dropout(0.3, per_window), pass)
+        });
+    }
+}
+
+#[test]
 fn batch_norms() {
     let x = random(&[3, 7, 5], 1);
     let norm = weights().batch_norm("norm", 5).unwrap();
@@ -308,6 +342,49 @@ fn neighbouring_steps() {
     for (time, padding) in [(6, 1), (5, 2), (1, 1)] {
         let x = random(&[2, time, 4], 1);
         agree("neighbours", &[&x], &[], |pass| neighbours(&x, padding, pass), |_| neighbours::plain(&x, padding));
+    }
+}
+
+#[test]
+fn max_pools() {
+    for (time, rate) in [(24, 8), (24, 2), (6, 3), (6, 6)] {
+        let x = random(&[2, 3, time], 1);
+        agree("max-pool", &[&x], &[], |pass| max_pool(&x, rate, pass), |_| max_pool::plain(&x, rate));
+    }
+    // Equal ones: the first is the largest.
+    let x = Var::from_vec(vec![1f32, 3.0, 3.0, 2.0, 0.0, 0.0], (1, 6), &Device::Cpu).unwrap();
+    let gradient = |out: Tensor| values(out.sum_all().unwrap().backward().unwrap().get(&x).unwrap());
+    let expected = [0.0, 1.0, 0.0, 1.0, 0.0, 0.0];
+    assert_eq!(gradient(max_pool(&x, 3, &Pass::training(Sink::default(), 1, 0)).unwrap()), expected);
+    assert_eq!(gradient(max_pool::plain(&x, 3).unwrap()), expected);
+    assert!(max_pool(&x, 4, &Pass::inference()).is_err());
+}
+
+#[test]
+fn frozen_weights_get_no_gradient_and_stop_none() {
+    let weights = weights();
+    let map = weights.linear("map", 5, 5).unwrap();
+    let affine = affine(&weights.at("norm"), 5);
+    // Not on the tape: what is trained has to put itself there.
+    let x = random(&[4, 5], 1).as_detached_tensor();
+    for (only, expected) in [
+        ("map.weight", vec!["map.weight"]),
+        ("map.bias", vec!["map.bias"]),
+        ("norm.", vec!["norm.bias", "norm.weight"]),
+        ("weight", vec!["map.weight", "norm.weight"]),
+    ] {
+        weights.train_only(&[only.to_string()]).unwrap();
+        for sum in [false, true] {
+            let sink = Sink::default();
+            let pass = Pass::training(sink.clone(), 1, 0);
+            let z = linear(&x, std::slice::from_ref(&map), &pass).unwrap();
+            let out = if sum { add_norm(&z, &x, &affine, None, &pass) } else { norm(&z, &affine, &pass) };
+            let store = (out.unwrap().sqr().unwrap() * random(&[4, 5], 2).as_tensor()).unwrap().backward().unwrap();
+            let all = weights.all();
+            assert!(all.iter().all(|(_, weight)| store.get(weight.tensor()).is_none()));
+            let found = all.iter().filter(|(_, weight)| sink.lock().get(weight).is_some());
+            assert_eq!(found.map(|(name, _)| name.as_str()).collect::<Vec<_>>(), expected);
+        }
     }
 }
 

@@ -60,7 +60,7 @@ pub fn transform_back(x: &Tensor, matrix: &Tensor, delta: &Weight, pass: &Pass) 
         return plain_back(x, matrix, &pass.tensor(delta));
     }
     let op = TransformBack { matrix: matrix.contiguous()?, delta: delta.clone(), sink: pass.sink() };
-    let x = x.contiguous()?;
+    let x = pass.input_of(&[delta], x)?;
     if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
 }
 
