@@ -237,6 +237,22 @@ impl<'a> Windows<'a> {
         panic!("window {index} of {}", self.len);
     }
 
+    /// The numbers of the windows of each data set, where several are together: of neighbouring series of
+    /// one name.
+    pub fn by_name(&self) -> Vec<Range<usize>> {
+        let mut sets: Vec<(&str, Range<usize>)> = Vec::new();
+        let mut start = 0;
+        for segment in &self.segments {
+            let (name, end) = (self.series[segment.series].name(), start + segment.windows);
+            match sets.last_mut() {
+                Some((last, range)) if *last == name => range.end = end,
+                _ => sets.push((name, start..end)),
+            }
+            start = end;
+        }
+        sets.into_iter().map(|(_, range)| range).collect()
+    }
+
     /// All windows in the order of series and time.
     pub fn iter(&self) -> impl Iterator<Item = Window<'a>> + '_ {
         self.segments

@@ -43,17 +43,17 @@ pub fn train<N: Network>(
 ) -> Result<()> {
     weights.turn(false)?;
     let mut trainer = Trainer::new(weights, plan, seed);
-    let steps = match train.len() / plan.batch_size {
+    let seen = if plan.epoch_windows == 0 { train.len() } else { plan.epoch_windows.min(train.len()) };
+    let steps = match seen / plan.batch_size {
         whole if whole > 0 && plan.drop_last => whole,
-        _ => train.len().div_ceil(plan.batch_size),
+        _ => seen.div_ceil(plan.batch_size),
     };
     let total = steps * plan.epochs;
     let mut best: Option<(f64, Vec<Vec<f32>>)> = None;
     let mut without_improvement = 0;
     for epoch in 1..=plan.epochs {
         let start = Instant::now();
-        let mut order: Vec<usize> = (0..train.len()).collect();
-        order.shuffle(&mut ChaCha8Rng::seed_from_u64(key(seed, Purpose::Order, epoch)));
+        let order = order(train, seen, plan.balanced, key(seed, Purpose::Order, epoch));
         let mut sum = 0.0;
         let mut rate = 0.0;
         for (index, batch) in order.chunks(plan.batch_size).take(steps).enumerate() {
@@ -70,7 +70,7 @@ pub fn train<N: Network>(
             }
         }
         network.fold()?;
-        let valid_loss = mean_loss(network, weights, valid, plan.loss)?;
+        let valid_loss = mean_loss(network, weights, valid, plan)?;
         if !valid_loss.is_finite() {
             return Err(Error::Diverged { epoch, step: steps, learning_rate: rate });
         }
@@ -97,6 +97,30 @@ pub fn train<N: Network>(
     }
     let (_, values) = best.expect("there is at least one epoch");
     trainer.state.iter().zip(&values).try_for_each(|(weight, values)| weight.set(values))
+}
+
+/// The numbers of the `seen` windows of an epoch, in the order in which it sees them.
+fn order(windows: &Windows<'_>, seen: usize, balanced: bool, key: u64) -> Vec<usize> {
+    let mut random = ChaCha8Rng::seed_from_u64(key);
+    let mut order: Vec<usize> = (0..windows.len()).collect();
+    if balanced {
+        let sets = windows.by_name();
+        let mut chosen = Vec::with_capacity(seen);
+        for (index, set) in sets.iter().enumerate() {
+            // What cannot be shared out evenly goes to the first.
+            let mut left = seen / sets.len() + usize::from(index < seen % sets.len());
+            let mut own: Vec<usize> = set.clone().collect();
+            while left > 0 {
+                own.shuffle(&mut random);
+                chosen.extend(&own[..left.min(own.len())]);
+                left = left.saturating_sub(own.len());
+            }
+        }
+        order = chosen;
+    }
+    order.shuffle(&mut random);
+    order.truncate(seen);
+    order
 }
 
 /// What is kept between the steps of one run.
@@ -304,26 +328,25 @@ fn trained(weights: &Weights) -> Vec<(String, Weight)> {
     weights.all().into_iter().filter(|(_, weight)| weight.is_trained()).collect()
 }
 
-/// The mean error over all windows, each once, every element weighing the same.
-fn mean_loss<N: Network>(network: &N, weights: &Weights, windows: &Windows<'_>, loss: Loss) -> Result<f64> {
+/// The mean error over all windows, each once, or over as many of them as `plan` says; every element weighs
+/// the same.
+fn mean_loss<N: Network>(network: &N, weights: &Weights, windows: &Windows<'_>, plan: &Training) -> Result<f64> {
     let shape = windows.shape();
     let device = weights.device();
     let at_once = super::windows_at_once(network.rows(shape.variates), &device).min(BLOCK);
-    let block = |block: usize| -> candle_core::Result<f64> {
-        let numbers: Vec<usize> = (block * BLOCK..((block + 1) * BLOCK).min(windows.len())).collect();
+    let count = if plan.valid_windows == 0 { windows.len() } else { plan.valid_windows.min(windows.len()) };
+    let numbers: Vec<usize> = (0..count).map(|index| index * windows.len() / count).collect();
+    let block = |numbers: &[usize]| -> candle_core::Result<f64> {
         let parts = numbers.chunks(at_once).map(|numbers| {
             let (input, target) = Input::gather(windows, numbers, &device)?;
             let forecast = network.forward(&input, &Pass::inference())?.flatten_all()?.to_vec1()?;
-            Ok(loss.sum(&forecast, &target.flatten_all()?.to_vec1()?, shape.horizon))
+            Ok(plan.loss.sum(&forecast, &target.flatten_all()?.to_vec1()?, shape.horizon))
         });
         parts.sum()
     };
-    let blocks: Vec<f64> = (0..windows.len().div_ceil(BLOCK))
-        .into_par_iter()
-        .map(block)
-        .collect::<candle_core::Result<_>>()
-        .map_err(tensor_error)?;
-    Ok(blocks.iter().sum::<f64>() / (windows.len() * shape.variates * shape.horizon) as f64)
+    let blocks: Vec<f64> =
+        numbers.par_chunks(BLOCK).map(block).collect::<candle_core::Result<_>>().map_err(tensor_error)?;
+    Ok(blocks.iter().sum::<f64>() / (count * shape.variates * shape.horizon) as f64)
 }
 
 /// Adam or AdamW, and the moments of all weights.
@@ -419,4 +442,56 @@ enum Purpose {
 /// A key for one purpose and number of a run.
 fn key(seed: u64, purpose: Purpose, number: usize) -> u64 {
     mix(mix(mix(seed) ^ purpose as u64) ^ number as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+    use crate::{data::Series, windows::WindowShape};
+
+    fn series(name: &str, rows: usize) -> Series {
+        Series::new(name, vec![], vec!["v".into()], Array2::zeros((rows, 1))).unwrap()
+    }
+
+    // Two sets, of 2 × 91 and of 6 windows.
+    fn check(test: impl Fn(&Windows<'_>)) {
+        let all = [series("long", 100), series("long", 100), series("short", 15)];
+        let shape = WindowShape { lookback: 6, horizon: 4, variates: 1, time_features: 0 };
+        test(&Windows::new(&all, &[0..100, 0..100, 0..15], shape).unwrap());
+    }
+
+    #[test]
+    fn an_epoch_sees_every_window_once() {
+        check(|windows| {
+            let mut all = order(windows, windows.len(), false, 1);
+            assert_ne!(all, order(windows, windows.len(), false, 2));
+            all.sort_unstable();
+            assert_eq!(all, (0..188).collect::<Vec<_>>());
+        });
+    }
+
+    #[test]
+    fn a_short_epoch_sees_windows_of_everywhere_once() {
+        check(|windows| {
+            let mut some = order(windows, 50, false, 1);
+            some.sort_unstable();
+            some.dedup();
+            assert_eq!(some.len(), 50);
+            assert!(some[0] < 30 && some[49] > 150);
+        });
+    }
+
+    #[test]
+    fn a_balanced_epoch_sees_as_much_of_a_small_set_as_of_a_large_one() {
+        check(|windows| {
+            let all = order(windows, 41, true, 1);
+            let of_small = all.iter().filter(|number| **number >= 182).count();
+            assert_eq!((all.len(), of_small), (41, 20));
+            // Each of its six windows three times, and two of them once more.
+            let times = |number: usize| all.iter().filter(|other| **other == number).count();
+            assert!((182..188).all(|number| (3..=4).contains(&times(number))));
+        });
+    }
 }

@@ -31,9 +31,24 @@ pub struct Training {
     pub shards: usize,
     /// Parts of names: only the weights whose name has one of them are trained, the others stay as they
     /// are. Empty, all are.
-    // Left out where it says nothing: the name of a record follows from its params.
+    // Left out where it says nothing, as what follows: the name of a record follows from its params.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub only: Vec<String>,
+    /// Windows that an epoch sees, drawn anew for each; 0 is all of them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub epoch_windows: usize,
+    /// Validation windows that are looked at, spread evenly over all; 0 is all of them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub valid_windows: usize,
+    /// Whether an epoch sees as many windows of each data set, where there are several; windows of small
+    /// ones more than once.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub balanced: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Default for Training {
@@ -50,6 +65,9 @@ impl Default for Training {
             clip: 0.0,
             shards: 0,
             only: vec![],
+            epoch_windows: 0,
+            valid_windows: 0,
+            balanced: false,
         }
     }
 }
