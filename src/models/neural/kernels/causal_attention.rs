@@ -118,10 +118,13 @@ impl CustomOp1 for CausalAttention {
         let mut probabilities = vec![0.0; out.len() / (tokens * d_model) * few];
         let series = qkv.chunks_exact(3 * tokens * d_model).zip(out.chunks_exact_mut(tokens * d_model));
         let series = series.zip(probabilities.chunks_exact_mut(few)).enumerate();
-        let each = |(index, ((qkv, out), probabilities)): (usize, ((&[f32], &mut [f32]), &mut [f32]))| {
-            forward(qkv, sizes, self.dropout.map(|dropout| dropout.after(index * few)), probabilities, out);
-        };
-        self.threads.each(series, || (), |(), part| each(part));
+        self.threads.each(
+            series,
+            || (),
+            |(), (index, ((qkv, out), probabilities))| {
+                forward(qkv, sizes, self.dropout.map(|dropout| dropout.after(index * few)), probabilities, out);
+            },
+        );
         *self.kept.lock().expect("no thread panics holding it") = probabilities;
         tape::result(out, (layout.dims()[0], tokens, d_model))
     }
