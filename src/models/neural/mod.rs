@@ -53,7 +53,7 @@ pub trait Network: Send + Sync + Sized + 'static {
     /// If the params do not go with one another or with the shape.
     fn build(params: &Self::Params, shape: WindowShape, weights: &Weights) -> Result<Self>;
 
-    /// The forecast `[batch, variates, horizon]`.
+    /// The forecast `[batch, variates, horizon]`, of `input.horizon` steps.
     ///
     /// In inference the forecast for a window must not depend on the others in its batch, to the last
     /// bit.
@@ -106,8 +106,9 @@ pub trait Network: Send + Sync + Sized + 'static {
         Ok(())
     }
 
-    /// What training makes small: by default the error of the forecast. `count` is the number of target
-    /// values in the whole batch, of which these windows may be a part.
+    /// What training makes small: by default the error of the forecast. `count` is the number of values in
+    /// the targets of the whole batch, of which these windows may be a part; a network that learns from
+    /// more values than those multiplies it.
     ///
     /// # Errors
     /// As for [`forward`](Self::forward).
