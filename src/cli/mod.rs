@@ -116,7 +116,7 @@ pub fn prepare() {
         unsafe { std::env::set_var(VARIABLE, "1") }
     }
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    const MILLISECONDS: std::ffi::c_long = 10_000;
+    const MILLISECONDS: std::ffi::c_long = 600_000;
     // SAFETY: an option is a number that mimalloc reads later; one that it did not have it would ignore.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, MILLISECONDS) }
 }

@@ -14,12 +14,14 @@ use serde::{Deserialize, Serialize};
 use super::{
     Input, Network,
     kernels::{
-        activation::{Activation, activate},
+        activation::Activation,
         auto_correlation::{Lags, auto_correlation},
+        decomposition::{Component, add_decompose, decompose},
+        dropout::Dropout,
+        feed_forward::{TwoMaps, feed_forward},
         linear::{Map, linear},
         matmul::times_transposed,
         norm::{Affine, norm},
-        trend::trend,
     },
     layers::StepEmbedding,
     pass::Pass,
@@ -129,7 +131,7 @@ impl Network for Autoformer {
         let WindowShape { lookback, horizon, .. } = self.shape;
         let x = rows(&input.values)?; // [batch, lookback, variates]
         let (batch, _, variates) = x.dims3()?;
-        let slow = trend(&x, moving_average, pass)?;
+        let slow = decompose(&x, Component::Trend, moving_average, pass)?;
         let last = |tensor: &Tensor| tensor.narrow(1, lookback - label, label);
         let blank = Tensor::zeros((batch, horizon, variates), x.dtype(), x.device())?;
         let seasonal = Tensor::cat(&[last(&(&x - &slow)?)?, blank], 1)?;
@@ -202,14 +204,13 @@ impl Attention {
         let (q, k, v) = (map(z, &self.queries)?, map(&at, &self.keys)?, map(&at, &self.values)?);
         let count = ((params.factor as f64 * (time as f64).ln()) as usize).clamp(1, time);
         let mixed = auto_correlation(&q, &k, &v, count, params.lags, pass)?;
-        pass.drop_out(map(&mixed, &self.out)?, params.dropout)
+        map(&mixed, &self.out)
     }
 }
 
-/// Two maps of each step without bias, dropout behind both.
+/// Two maps of each step without bias, dropout behind the first.
 struct FeedForward {
-    inner: Map,
-    outer: Map,
+    maps: TwoMaps,
 }
 
 impl FeedForward {
@@ -217,17 +218,14 @@ impl FeedForward {
         let map = |name, inputs, outputs| {
             weights.at(name).trained("weight", &[outputs, inputs, 1], Init::of_linear(inputs)).map(without_bias)
         };
-        Ok(Self {
-            inner: map("conv1", params.d_model, params.d_ff)?,
-            outer: map("conv2", params.d_ff, params.d_model)?,
-        })
+        let inner = map("conv1", params.d_model, params.d_ff)?;
+        let outer = map("conv2", params.d_ff, params.d_model)?;
+        Ok(Self { maps: TwoMaps { inner, outer, activation: params.activation } })
     }
 
     fn forward(&self, z: &Tensor, params: &AutoformerParams, pass: &Pass) -> Result<Tensor> {
-        let inner = linear(z, std::slice::from_ref(&self.inner), pass)?;
-        let mask = pass.dropout(params.dropout, inner.elem_count() / inner.dim(0)?);
-        let inner = activate(&inner, params.activation, mask, pass)?;
-        pass.drop_out(linear(&inner, std::slice::from_ref(&self.outer), pass)?, params.dropout)
+        let between = z.dim(1)? * params.d_ff;
+        feed_forward(z, &self.maps, pass.dropout(params.dropout, between), pass)
     }
 }
 
@@ -245,8 +243,8 @@ impl EncoderLayer {
     }
 
     fn forward(&self, z: &Tensor, params: &AutoformerParams, pass: &Pass) -> Result<Tensor> {
-        let (z, _) = decomposed(&(z + self.attention.forward(z, z, params, pass)?)?, params, pass)?;
-        decomposed(&(&z + self.feed_forward.forward(&z, params, pass)?)?, params, pass).map(|(seasonal, _)| seasonal)
+        let z = Sum::of(z, self.attention.forward(z, z, params, pass)?, params, pass)?.seasonal(pass)?;
+        Sum::of(&z, self.feed_forward.forward(&z, params, pass)?, params, pass)?.seasonal(pass)
     }
 }
 
@@ -271,9 +269,12 @@ impl DecoderLayer {
 
     /// What goes on, and what the layer adds to the trend `[batch, time, variates]`.
     fn forward(&self, u: &Tensor, memory: &Tensor, params: &AutoformerParams, pass: &Pass) -> Result<(Tensor, Tensor)> {
-        let (u, first) = decomposed(&(u + self.to_itself.forward(u, u, params, pass)?)?, params, pass)?;
-        let (u, second) = decomposed(&(&u + self.to_memory.forward(&u, memory, params, pass)?)?, params, pass)?;
-        let (u, third) = decomposed(&(&u + self.feed_forward.forward(&u, params, pass)?)?, params, pass)?;
+        let sum = Sum::of(u, self.to_itself.forward(u, u, params, pass)?, params, pass)?;
+        let (u, first) = (sum.seasonal(pass)?, sum.trend(pass)?);
+        let sum = Sum::of(&u, self.to_memory.forward(&u, memory, params, pass)?, params, pass)?;
+        let (u, second) = (sum.seasonal(pass)?, sum.trend(pass)?);
+        let sum = Sum::of(&u, self.feed_forward.forward(&u, params, pass)?, params, pass)?;
+        let (u, third) = (sum.seasonal(pass)?, sum.trend(pass)?);
         let slow = self.convolved(&((first + second)? + third)?, pass)?;
         Ok((u, slow))
     }
@@ -290,8 +291,25 @@ impl DecoderLayer {
     }
 }
 
-/// What is left without the trend, and the trend.
-fn decomposed(z: &Tensor, params: &AutoformerParams, pass: &Pass) -> Result<(Tensor, Tensor)> {
-    let slow = trend(z, params.moving_average, pass)?;
-    Ok(((z - &slow)?, slow))
+/// A series and what is added to it, with elements dropped, to be decomposed.
+struct Sum<'a> {
+    series: &'a Tensor,
+    branch: Tensor,
+    dropout: Option<Dropout>,
+    steps: usize,
+}
+
+impl<'a> Sum<'a> {
+    fn of(series: &'a Tensor, branch: Tensor, params: &AutoformerParams, pass: &Pass) -> Result<Self> {
+        let dropout = pass.dropout(params.dropout, branch.elem_count() / branch.dim(0)?);
+        Ok(Self { series, branch, dropout, steps: params.moving_average })
+    }
+
+    fn seasonal(&self, pass: &Pass) -> Result<Tensor> {
+        add_decompose(self.series, &self.branch, Component::Seasonal, self.steps, self.dropout, pass)
+    }
+
+    fn trend(&self, pass: &Pass) -> Result<Tensor> {
+        add_decompose(self.series, &self.branch, Component::Trend, self.steps, self.dropout, pass)
+    }
 }

@@ -135,6 +135,8 @@ pub struct Trainer {
     /// The gradients of each shard, and of what is derived from the weights.
     sinks: Vec<Sink>,
     derived: Sink,
+    /// How many numbers the network has.
+    numbers: usize,
     steps: usize,
     plain: bool,
 }
@@ -152,6 +154,7 @@ impl Trainer {
             optimizer: Optimizer::new(weights, plan),
             sinks: (0..plan.shards.max(Training::MOST_SHARDS)).map(|_| Sink::default()).collect(),
             derived: Sink::default(),
+            numbers: weights.count(),
             steps: 0,
             plain: !weights.device().is_cpu(),
         }
@@ -179,7 +182,7 @@ impl Trainer {
         self.steps += 1;
         let whole = network.whole_batch();
         let rows = network.rows(shape.variates);
-        let parts = if whole { 1 } else { self.plan.parts(batch.len(), rows) };
+        let parts = if whole { 1 } else { self.plan.parts(batch.len(), rows, self.numbers) };
         let size = batch.len().div_ceil(parts);
         let shards: Vec<(usize, &[usize])> = batch.chunks(size).enumerate().collect();
         let at_once = if whole { size } else { super::windows_at_once(rows, &self.device) };

@@ -77,12 +77,16 @@ impl Training {
     /// weights, to be kept and added up.
     pub(super) const MOST_SHARDS: usize = 4;
 
-    /// Parts that a batch of so many windows, each with `rows` rows, is cut into.
-    pub(super) fn parts(&self, windows: usize, rows: usize) -> usize {
+    /// Parts that a batch of so many windows, each with `rows` rows, is cut into for a network of so many
+    /// `weights`.
+    pub(super) fn parts(&self, windows: usize, rows: usize, weights: usize) -> usize {
         /// Rows that keep the products of a part busy.
         const ROWS: usize = 112;
+        /// Gradients that all parts together may keep: a quarter of a gigabyte.
+        const GRADIENTS: usize = 1 << 26;
+        let most = (GRADIENTS / weights.max(1)).clamp(2, Self::MOST_SHARDS);
         match self.shards {
-            0 => (windows * rows / ROWS).clamp(2, Self::MOST_SHARDS).min(windows),
+            0 => (windows * rows / ROWS).clamp(2, most).min(windows),
             shards => shards.min(windows),
         }
     }

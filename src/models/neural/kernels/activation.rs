@@ -88,8 +88,9 @@ impl CustomOp1 for Activate {
     }
 }
 
+/// `out = activation(x)` with elements dropped.
 #[multiversion(targets("x86_64+avx2+fma"))]
-fn forward(activation: Activation, dropout: Option<Dropout>, x: &[f32], out: &mut [f32]) {
+pub(super) fn forward(activation: Activation, dropout: Option<Dropout>, x: &[f32], out: &mut [f32]) {
     match (activation, dropout) {
         (Activation::Gelu, None) => out.iter_mut().zip(x).for_each(|(out, x)| *out = x * normal(*x).0),
         (Activation::Gelu, Some(dropout)) => {
@@ -108,7 +109,7 @@ fn forward(activation: Activation, dropout: Option<Dropout>, x: &[f32], out: &mu
 
 /// The gradient of the output becomes that of `x`.
 #[multiversion(targets("x86_64+avx2+fma"))]
-fn backward(activation: Activation, dropout: Option<Dropout>, x: &[f32], gradient: &mut [f32]) {
+pub(super) fn backward(activation: Activation, dropout: Option<Dropout>, x: &[f32], gradient: &mut [f32]) {
     if let Some(dropout) = dropout {
         dropout.mask(gradient, 0);
     }

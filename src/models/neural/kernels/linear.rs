@@ -1,5 +1,7 @@
 //! Linear maps, one or several of the same input, with their bias; their gradients go to a sink.
 
+use std::sync::RwLockReadGuard;
+
 use candle_core::{CpuStorage, CustomOp2, D, Device, Layout, Result, Shape, Tensor};
 use multiversion::multiversion;
 use ndarray::{ArrayView2, Axis, s};
@@ -9,7 +11,7 @@ use super::{
     tape::{self, Values},
 };
 use crate::models::neural::{
-    pass::{Pass, Sink},
+    pass::{Gradients, Pass, Sink},
     weights::Weight,
 };
 
@@ -74,8 +76,88 @@ pub fn plain(x: &Tensor, maps: &[Map], pass: &Pass) -> Result<Tensor> {
     joined.reshape(shape)
 }
 
-/// Columns whose gradients one of several threads adds up at a time.
-const COLUMNS: usize = 128;
+/// A map whose values are being read.
+pub(super) struct Reading<'a> {
+    map: &'a Map,
+    weight: Values<'a>,
+    turned: RwLockReadGuard<'a, Option<Vec<f32>>>,
+}
+
+impl<'a> Reading<'a> {
+    pub fn of(map: &'a Map) -> Self {
+        Self { map, weight: Values::of(map.weight.tensor()), turned: map.weight.turned() }
+    }
+
+    /// The weight as `[inputs, outputs]`.
+    pub fn by_input(&self) -> Result<ArrayView2<'_, f32>> {
+        Ok(match &*self.turned {
+            Some(turned) => matrix(turned, self.map.weight.dims()[0]),
+            None => self.by_output()?.reversed_axes(),
+        })
+    }
+
+    /// The weight as `[outputs, inputs]`.
+    pub fn by_output(&self) -> Result<ArrayView2<'_, f32>> {
+        let weight = &self.map.weight;
+        Ok(matrix(self.weight.slice()?, weight.len() / weight.dims()[0]))
+    }
+}
+
+/// Rows that each start as `biases`; where several threads share them they are still to be started, by
+/// whoever works on them.
+pub(super) fn rows_of(biases: &[f32], rows: usize, threads: Threads) -> Vec<f32> {
+    match threads {
+        // Nothing has to be cleared first.
+        Threads::One => {
+            let mut out = Vec::with_capacity(rows * biases.len());
+            (0..rows).for_each(|_| out.extend_from_slice(biases));
+            out
+        }
+        Threads::All => vec![0.0; rows * biases.len()],
+    }
+}
+
+/// Starts the rows of [`rows_of`] where they have not been.
+pub(super) fn start_rows(out: &mut [f32], biases: &[f32], threads: Threads) {
+    if threads == Threads::All {
+        out.chunks_exact_mut(biases.len()).for_each(|row| row.copy_from_slice(biases));
+    }
+}
+
+impl Map {
+    /// The bias; zeros where there is none.
+    pub(super) fn biases(&self) -> Result<Vec<f32>> {
+        match &self.bias {
+            Some(bias) => Values::of(bias.tensor()).slice().map(<[f32]>::to_vec),
+            None => Ok(vec![0.0; self.weight.dims()[0]]),
+        }
+    }
+
+    /// Adds the gradients of weight and bias, where they are trained, for the `gradient` of what `input`
+    /// was mapped to.
+    pub(super) fn add_gradients(
+        &self,
+        gradient: ArrayView2<'_, f32>,
+        input: ArrayView2<'_, f32>,
+        threads: Threads,
+        into: &mut Gradients,
+    ) {
+        /// Columns that one of several threads adds up at a time.
+        const COLUMNS: usize = 128;
+        if self.weight.is_trained() {
+            let (values, write) = into.of(&self.weight);
+            product_on(threads, matrix_mut(values, input.ncols()), write, gradient.t(), input);
+        }
+        if let Some(bias) = self.bias.as_ref().filter(|bias| bias.is_trained()) {
+            let (values, write) = into.of(bias);
+            if write == Write::Set {
+                values.fill(0.0);
+            }
+            let blocks = values.chunks_mut(COLUMNS).zip(gradient.axis_chunks_iter(Axis(1), COLUMNS));
+            threads.each(blocks, || (), |(), (values, part)| add_rows(values, part));
+        }
+    }
+}
 
 struct Linear {
     maps: Vec<Map>,
@@ -97,14 +179,7 @@ impl Linear {
 
     /// The biases of all maps, side by side; zeros where there is none.
     fn biases(&self) -> Result<Vec<f32>> {
-        let mut biases = Vec::new();
-        for map in &self.maps {
-            match &map.bias {
-                Some(bias) => biases.extend_from_slice(Values::of(bias.tensor()).slice()?),
-                None => biases.resize(biases.len() + map.weight.dims()[0], 0.0),
-            }
-        }
-        Ok(biases)
+        self.maps.iter().map(Map::biases).collect::<Result<Vec<_>>>().map(|biases| biases.concat())
     }
 }
 
@@ -126,25 +201,17 @@ impl CustomOp2 for Linear {
         let columns = self.columns();
         let width = columns.last().map_or(0, |last| last.end);
         let biases = self.biases()?;
-        let mut out = vec![0.0; x.nrows() * width];
-        let weights: Vec<_> =
-            self.maps.iter().map(|map| (Values::of(map.weight.tensor()), map.weight.turned())).collect();
-        let mut maps = Vec::with_capacity(weights.len());
-        for ((weight, turned), columns) in weights.iter().zip(columns) {
-            let by_input = match &**turned {
-                Some(turned) => matrix(turned, columns.len()),
-                None => matrix(weight.slice()?, depth).reversed_axes(),
-            };
-            maps.push((by_input, columns));
-        }
+        let readings: Vec<Reading<'_>> = self.maps.iter().map(Reading::of).collect();
+        let maps = readings.iter().zip(columns).map(|(reading, columns)| Ok((reading.by_input()?, columns)));
+        let maps: Vec<_> = maps.collect::<Result<_>>()?;
+        let mut out = rows_of(&biases, x.nrows(), self.threads);
         let rows = self.threads.rows(x.nrows(), depth * width);
         let blocks = out.chunks_mut(rows * width).zip(x.axis_chunks_iter(Axis(0), rows));
         self.threads.each(
             blocks,
             || (),
             |(), (out, x)| {
-                // Each row starts as the biases.
-                out.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(&biases));
+                start_rows(out, &biases, self.threads);
                 for (by_input, columns) in &maps {
                     let out = matrix_mut(out, width).slice_move(s![.., columns.clone()]);
                     rows_times(out, Write::Add, x, *by_input, Threads::One);
@@ -165,19 +232,7 @@ impl CustomOp2 for Linear {
         let sink = self.sink.as_ref().expect("an operation on the tape has a sink");
         let mut into = sink.lock();
         for (map, columns) in self.maps.iter().zip(&columns) {
-            let part = gradient.slice(s![.., columns.clone()]);
-            if map.weight.is_trained() {
-                let (values, write) = into.of(&map.weight);
-                product_on(self.threads, matrix_mut(values, depth), write, part.t(), input);
-            }
-            if let Some(bias) = map.bias.as_ref().filter(|bias| bias.is_trained()) {
-                let (values, write) = into.of(bias);
-                if write == Write::Set {
-                    values.fill(0.0);
-                }
-                let blocks = values.chunks_mut(COLUMNS).zip(part.axis_chunks_iter(Axis(1), COLUMNS));
-                self.threads.each(blocks, || (), |(), (values, part)| add_rows(values, part));
-            }
+            map.add_gradients(gradient.slice(s![.., columns.clone()]), input, self.threads, &mut into);
         }
         if !x.track_op() {
             return Ok((None, None));

@@ -13,7 +13,9 @@ pub mod auto_correlation;
 pub mod batch_norm;
 pub mod causal_attention;
 pub mod copies;
+pub mod decomposition;
 pub mod dropout;
+pub mod feed_forward;
 pub mod halve;
 pub mod linear;
 pub mod loss;
@@ -30,4 +32,3 @@ mod tape;
 #[cfg(test)]
 mod tests;
 pub mod transform;
-pub mod trend;

@@ -160,6 +160,18 @@ pub fn product_on(
     }
 }
 
+/// `out = a b` for the rows that one of `threads` has: as [`product`] where there is but one, and as
+/// [`rows_times`] where others have other rows.
+///
+/// # Panics
+/// If the sizes do not go together.
+pub fn rows_on(threads: Threads, out: ArrayViewMut2<'_, f32>, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>) {
+    match threads {
+        Threads::One => product(out, Write::Set, a, b, 1.0),
+        Threads::All => rows_times(out, Write::Set, a, b, Threads::One),
+    }
+}
+
 /// The same by `parts` threads, each on as many rows.
 fn shared(out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, parts: usize) {
     if parts < 2 {

@@ -11,7 +11,9 @@ use super::{
     batch_norm::{self, batch_norm},
     causal_attention::{self, causal_attention},
     copies::{self, fold_copies},
-    dropout::Dropout,
+    decomposition::{self, Component, add_decompose, decompose},
+    dropout::{self, Dropout},
+    feed_forward::{self, TwoMaps, feed_forward},
     halve::{self, halve},
     linear::{self, Map, linear},
     loss::Loss,
@@ -23,7 +25,6 @@ use super::{
     norm::{self, Affine, add_norm, norm},
     prob_sparse::{ProbSparse, Samples},
     transform,
-    trend::{self, trend},
 };
 use crate::models::neural::{
     pass::{Pass, Sink},
@@ -399,12 +400,72 @@ fn moving_averages() {
 }
 
 #[test]
-fn trends() {
+fn decompositions() {
     for (time, steps) in [(40, 25), (9, 3), (5, 25), (1, 3)] {
-        let x = random(&[2, time, 5], 1);
-        agree("trend", &[&x], &[], |pass| trend(&x, steps, pass), |_| trend::plain(&x, steps));
-        differentiates("trend", &x, |x, pass| trend(x, steps, pass));
+        let (x, branch) = (random(&[2, time, 5], 1), random(&[2, time, 5], 2));
+        for component in [Component::Trend, Component::Seasonal] {
+            agree(
+                "decomposition",
+                &[&x],
+                &[],
+                |pass| decompose(&x, component, steps, pass),
+                |_| decomposition::plain(&x, component, steps),
+            );
+            agree(
+                "decomposition of a sum",
+                &[&x, &branch],
+                &[],
+                |pass| add_decompose(&x, &branch, component, steps, None, pass),
+                |_| decomposition::plain(&(x.as_tensor() + branch.as_tensor())?, component, steps),
+            );
+        }
+        // All that is left, and what is averaged, is the sum.
+        let part = |component| {
+            let pass = Pass::training(Sink::default(), 7, 0);
+            let mask = pass.dropout(0.3, time * 5);
+            values(&add_decompose(&x, &branch, component, steps, mask, &pass).unwrap())
+        };
+        let pass = Pass::training(Sink::default(), 7, 0);
+        let sum = (x.as_tensor() + dropout::plain(&branch, pass.dropout(0.3, time * 5)).unwrap()).unwrap();
+        let parts = part(Component::Trend).into_iter().zip(part(Component::Seasonal));
+        let both: Vec<f32> = parts.map(|(trend, seasonal)| trend + seasonal).collect();
+        close(&both, &values(&sum), 3e-6, "both components");
+        differentiates("decomposition with dropout", &branch, |branch, pass| {
+            add_decompose(&x, branch, Component::Seasonal, steps, pass.dropout(0.3, time * 5), pass)
+        });
     }
+}
+
+#[test]
+fn feed_forwards() {
+    let weights = weights();
+    let inner = weights.pointwise("inner", 5, 12).unwrap();
+    let without_bias = Map { weight: weights.linear("outer", 12, 4).unwrap().weight, bias: None };
+    for activation in [Activation::Gelu, Activation::Relu] {
+        let maps = TwoMaps { inner: inner.clone(), outer: without_bias.clone(), activation };
+        let x = random(&[2, 7, 5], 1);
+        let all: Vec<&Weight> = [&inner.weight, inner.bias.as_ref().unwrap(), &without_bias.weight].into();
+        agree(
+            "feed-forward",
+            &[&x],
+            &all,
+            |pass| feed_forward(&x, &maps, None, pass),
+            |pass| feed_forward::plain(&x, &maps, None, pass),
+        );
+    }
+    let maps = TwoMaps { inner, outer: without_bias, activation: Activation::Gelu };
+    let x = random(&[2, 7, 5], 1);
+    let on = |threads: bool, plain: bool| {
+        let pass = Pass::training(Sink::default(), 7, 0);
+        let pass = if threads { pass.on_all_threads() } else { pass };
+        let mask = pass.dropout(0.3, 7 * 12);
+        let out =
+            if plain { feed_forward::plain(&x, &maps, mask, &pass) } else { feed_forward(&x, &maps, mask, &pass) };
+        values(&out.unwrap())
+    };
+    close(&on(false, false), &on(false, true), 3e-6, "feed-forward with dropout");
+    assert_eq!(on(false, false), on(true, false), "on all threads");
+    differentiates("feed-forward with dropout", &x, |x, pass| feed_forward(x, &maps, pass.dropout(0.3, 7 * 12), pass));
 }
 
 #[test]

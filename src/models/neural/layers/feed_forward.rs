@@ -4,8 +4,8 @@ use candle_core::{Result, Tensor};
 
 use crate::models::neural::{
     kernels::{
-        activation::{Activation, activate},
-        linear::{Map, linear},
+        activation::Activation,
+        feed_forward::{TwoMaps, feed_forward},
         norm::{Affine, add_norm},
     },
     pass::Pass,
@@ -15,10 +15,8 @@ use crate::models::neural::{
 /// z ← norm(z + dropout(conv2(dropout(activation(conv1(z)))))), as in Autoformer's library and all that
 /// grew from it: the maps are kept as convolutions of width 1.
 pub struct FeedForward {
-    inner: Map,
-    outer: Map,
+    maps: TwoMaps,
     norm: Affine,
-    activation: Activation,
     dropout: f64,
     d_ff: usize,
 }
@@ -37,10 +35,12 @@ impl FeedForward {
         weights: &Weights,
     ) -> crate::Result<Self> {
         Ok(Self {
-            inner: weights.pointwise("conv1", d_model, d_ff)?,
-            outer: weights.pointwise("conv2", d_ff, d_model)?,
+            maps: TwoMaps {
+                inner: weights.pointwise("conv1", d_model, d_ff)?,
+                outer: weights.pointwise("conv2", d_ff, d_model)?,
+                activation,
+            },
             norm: weights.affine(norm, d_model)?,
-            activation,
             dropout,
             d_ff,
         })
@@ -52,9 +52,7 @@ impl FeedForward {
     /// If the shape is another.
     pub fn forward(&self, z: &Tensor, pass: &Pass) -> Result<Tensor> {
         let (_, tokens, d_model) = z.dims3()?;
-        let inner = linear(z, std::slice::from_ref(&self.inner), pass)?;
-        let inner = activate(&inner, self.activation, pass.dropout(self.dropout, tokens * self.d_ff), pass)?;
-        let outer = linear(&inner, std::slice::from_ref(&self.outer), pass)?;
+        let outer = feed_forward(z, &self.maps, pass.dropout(self.dropout, tokens * self.d_ff), pass)?;
         add_norm(z, &outer, &self.norm, pass.dropout(self.dropout, tokens * d_model), pass)
     }
 }
