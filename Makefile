@@ -32,10 +32,20 @@ bench-pytorch: ## Time training steps and forecasts against PyTorch (PYTORCH=pyt
 golden: ## Check the networks against the golden files of their references (GOLDEN=folder)
 	cargo run --example check_golden -- $(or $(GOLDEN),tests/golden)
 
-report: ## Run what is missing of the suites (LONGCAST_DATA=folder), write reports/
-	cargo build --release
-	for suite in repeat-drop-last linear-336 linear-336-drop-last long-horizon competitions networks-336 dlinear-seeds networks-96; do \
+report: pretrained ## Run what is missing of the suites (LONGCAST_DATA=folder), write reports/
+	for suite in repeat-drop-last linear-336 linear-336-drop-last long-horizon competitions networks-336 dlinear-seeds networks-96 decoders-96 gpht-336; do \
 		target/release/longcast bench suites/$$suite.toml > target/$$suite.log || exit 1; done
+
+SETS := ETTh1 ETTh2 ETTm1 ETTm2 Weather Exchange ILI
+comma := ,
+PRETRAIN = target/release/longcast pretrain --model gpht --preset gpht-small-pretrain --balanced --datasets
+pretrained: ## Pretrain the small GPHT on all sets, and without ETTh1 and ETTh2, into pretrained/ (LONGCAST_DATA=folder)
+	cargo build --release
+	test -d pretrained/gpht-small || $(PRETRAIN) $(subst $() ,$(comma),$(SETS)) --save pretrained/gpht-small
+	for set in ETTh1 ETTh2; do \
+		test -d pretrained/gpht-small-without-$$set || \
+		$(PRETRAIN) $$(echo $(SETS) | tr ' ' '\n' | grep -v "^$$set$$" | paste -sd,) \
+			--save pretrained/gpht-small-without-$$set || exit 1; done
 
 light: ## Check that the library alone needs neither polars nor candle nor clap
 	cargo check --no-default-features --lib
@@ -51,4 +61,4 @@ smoke: ## Run the smoke suite twice: its table is the expected one, and nothing 
 
 ci: lint test doc light smoke ## All that must be green before a change is sent
 
-.PHONY: help run test lint doc bench bench-pytorch golden report light smoke ci
+.PHONY: help run test lint doc bench bench-pytorch golden report pretrained light smoke ci

@@ -151,10 +151,26 @@ impl Pipeline {
     /// # Errors
     /// If the folder does not hold one, or its model is not in the registry.
     pub fn load(dir: impl AsRef<Path>, models: &Registry) -> Result<Self> {
-        let dir = dir.as_ref();
+        Self::load_for(dir.as_ref(), models, None)
+    }
+
+    /// The same for another horizon than it was fitted for: for a model whose weights do not depend on it,
+    /// such as `gpht`.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load), and if the weights are those of one horizon.
+    pub fn load_with_horizon(dir: impl AsRef<Path>, models: &Registry, horizon: usize) -> Result<Self> {
+        Self::load_for(dir.as_ref(), models, Some(horizon))
+    }
+
+    fn load_for(dir: &Path, models: &Registry, horizon: Option<usize>) -> Result<Self> {
         let file = dir.join(MODEL_FILE);
         let text = fs::read_to_string(&file).map_err(Error::io("read", &file))?;
-        let identity: Identity = toml::from_str(&text).map_err(|error| Error::file(&file, error.message()))?;
+        let mut identity: Identity = toml::from_str(&text).map_err(|error| Error::file(&file, error.message()))?;
+        identity.context.shape.horizon = match horizon {
+            Some(0) => return Err(Error::Shape("horizon must be at least 1".into())),
+            horizon => horizon.unwrap_or(identity.context.shape.horizon),
+        };
         let mut forecaster = models.build(&identity.model, &identity.params, &identity.context)?;
         forecaster.load(dir)?;
         Ok(Self { identity, forecaster })

@@ -32,6 +32,7 @@ const PRESETS: &[(&str, &str)] = &[
     ("gpht", include_str!("../../presets/gpht.toml")),
     ("gpht-head", include_str!("../../presets/gpht-head.toml")),
     ("gpht-small", include_str!("../../presets/gpht-small.toml")),
+    ("gpht-small-pretrain", include_str!("../../presets/gpht-small-pretrain.toml")),
     ("olinear", include_str!("../../presets/olinear.toml")),
     ("olinear-c", include_str!("../../presets/olinear-c.toml")),
 ];

@@ -10,6 +10,7 @@ mod leakage;
 mod loader;
 mod networks;
 mod pipeline;
+mod pretrain;
 mod protocol;
 
 use std::path::{Path, PathBuf};

@@ -39,6 +39,33 @@ fn a_saved_pipeline_forecasts_the_same_bits() {
 }
 
 #[test]
+fn a_gpht_fitted_once_forecasts_any_horizon() {
+    let (pipeline, series) = fitted("gpht");
+    let dir = TempDir::new().unwrap();
+    pipeline.save(dir.path()).unwrap();
+    let forecast = |horizon| {
+        let loaded = Pipeline::load_with_horizon(dir.path(), &models::builtin(), horizon).unwrap();
+        loaded.forecast(&series).unwrap().column(0).to_vec()
+    };
+    let longest = forecast(1000);
+    assert!(longest.iter().all(|value| value.is_finite()));
+    for horizon in [1, 24, 96, 720] {
+        assert_eq!(forecast(horizon), longest[..horizon]);
+    }
+    assert_eq!(pipeline.forecast(&series).unwrap().column(0).to_vec(), longest[..6]);
+}
+
+#[test]
+fn weights_of_one_horizon_forecast_no_other() {
+    let (pipeline, _) = fitted("dlinear");
+    let dir = TempDir::new().unwrap();
+    pipeline.save(dir.path()).unwrap();
+    let error = |horizon| Pipeline::load_with_horizon(dir.path(), &models::builtin(), horizon).err().unwrap();
+    assert!(error(7).to_string().contains("but the model has [7, 24]"), "{}", error(7));
+    assert_eq!(error(0).to_string(), "horizon must be at least 1");
+}
+
+#[test]
 fn data_that_does_not_fit_is_refused() {
     let (pipeline, series) = fitted("ridge");
     let times = series.timestamps().to_vec();
