@@ -241,21 +241,26 @@ pub fn run_task(
     if let Some(init) = &task.init {
         forecaster.load(&init.folder)?;
     }
-    let (train, valid) = (data.windows(Part::Train, shape)?, data.windows(Part::Valid, shape)?);
-    let train = match task.learning {
-        Learning::FewShot(percent) => train.share(percent / 100.0)?,
-        _ => train,
-    };
     let possible = data.windows(Part::Test, shape)?;
     let windows_possible = possible.len();
     let test = possible.whole_batches(task.protocol.drop_last)?;
 
     let start = Instant::now();
     let mut fitting = Fitting::new(hear);
-    let learns = matches!(task.learning, Learning::Full | Learning::FewShot(_));
-    if learns {
-        forecaster.fit(&train, &valid, &mut fitting)?;
-    }
+    let windows = match task.learning {
+        Learning::Full | Learning::FewShot(_) => {
+            let train = data.windows(Part::Train, shape)?;
+            let train = match task.learning {
+                Learning::FewShot(percent) => train.share(percent / 100.0)?,
+                _ => train,
+            };
+            let valid = data.windows(Part::Valid, shape)?;
+            forecaster.fit(&train, &valid, &mut fitting)?;
+            (train.len(), valid.len())
+        }
+        // There need not be any windows to learn from.
+        Learning::ZeroShot | Learning::AsIs => (0, 0),
+    };
     let curve = fitting.curve;
     let fit = start.elapsed().as_secs_f64();
 
@@ -270,8 +275,8 @@ pub fn run_task(
         format: FORMAT,
         task: task.clone(),
         data: data.data.clone(),
-        windows_train: if learns { train.len() } else { 0 },
-        windows_valid: if learns { valid.len() } else { 0 },
+        windows_train: windows.0,
+        windows_valid: windows.1,
         windows_scored: test.len(),
         windows_possible,
         curve,

@@ -61,7 +61,7 @@ fn weights_of_one_horizon_forecast_no_other() {
     let dir = TempDir::new().unwrap();
     pipeline.save(dir.path()).unwrap();
     let error = |horizon| Pipeline::load_with_horizon(dir.path(), &models::builtin(), horizon).err().unwrap();
-    assert!(error(7).to_string().contains("but the model has [7, 24]"), "{}", error(7));
+    assert!(error(7).to_string().contains("is [6], but the model has [7]"), "{}", error(7));
     assert_eq!(error(0).to_string(), "horizon must be at least 1");
 }
 

