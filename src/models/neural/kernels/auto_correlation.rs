@@ -5,11 +5,11 @@
 //! difference; it is neither scaled nor normalised. The lags that are chosen are constants to the
 //! gradient, which flows through their weights and through the values.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor};
 use multiversion::multiversion;
-use realfft::{RealFftPlanner, num_complex::Complex};
+use realfft::{ComplexToReal, RealFftPlanner, RealToComplex, num_complex::Complex};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -125,6 +125,19 @@ struct AutoCorrelation {
     kept: Mutex<Vec<(Vec<usize>, Vec<f32>)>>,
 }
 
+/// Fourier transforms of one length, there and back; planned once for all windows.
+struct Transforms {
+    there: Arc<dyn RealToComplex<f64>>,
+    back: Arc<dyn ComplexToReal<f64>>,
+}
+
+impl Transforms {
+    fn new(length: usize) -> Self {
+        let mut planner = RealFftPlanner::new();
+        Self { there: planner.plan_fft_forward(length), back: planner.plan_fft_inverse(length) }
+    }
+}
+
 /// Sizes of one window.
 #[derive(Clone, Copy)]
 struct Sizes {
@@ -141,11 +154,19 @@ impl Sizes {
         Ok(Self { time, others, used: others.min(time), width })
     }
 
+    /// What longer series than [`SHORT`] are transformed by.
+    fn transforms(&self) -> Option<Transforms> {
+        (self.time > SHORT).then(|| Transforms::new(self.time))
+    }
+
     /// The mean over channels of Σₜ q[t + τ] k[t], circular, for each lag τ.
-    fn correlation(&self, q: &[f32], k: &[f32]) -> Vec<f64> {
-        let Self { time, used, width, .. } = *self;
+    fn correlation(&self, q: &[f32], k: &[f32], transforms: Option<&Transforms>) -> Vec<f64> {
+        let Self { used, width, .. } = *self;
         let k = &k[..used * width];
-        let mut sums = if time <= SHORT { self.by_products(q, k) } else { self.by_spectra(q, k) };
+        let mut sums = match transforms {
+            None => self.by_products(q, k),
+            Some(transforms) => self.by_spectra(q, k, transforms),
+        };
         sums.iter_mut().for_each(|sum| *sum /= width as f64);
         sums
     }
@@ -164,10 +185,8 @@ impl Sizes {
     }
 
     /// The spectrum of the sum over channels is the sum of spectra, so only one goes back.
-    fn by_spectra(&self, q: &[f32], k: &[f32]) -> Vec<f64> {
+    fn by_spectra(&self, q: &[f32], k: &[f32], Transforms { there, back }: &Transforms) -> Vec<f64> {
         let Self { time, width, .. } = *self;
-        let mut planner = RealFftPlanner::<f64>::new();
-        let (there, back) = (planner.plan_fft_forward(time), planner.plan_fft_inverse(time));
         let (mut scratch, mut spectra) = (there.make_scratch_vec(), [there.make_output_vec(), there.make_output_vec()]);
         let mut column = there.make_input_vec();
         let mut sum = vec![Complex::new(0.0, 0.0); spectra[0].len()];
@@ -287,7 +306,8 @@ impl CustomOp3 for AutoCorrelation {
         let block = (sizes.time * sizes.width, sizes.others * sizes.width);
         let mut correlations = vec![Vec::new(); q.len() / block.0];
         let windows = q.chunks_exact(block.0).zip(k.chunks_exact(block.1)).zip(&mut correlations);
-        self.threads.each(windows, || (), |(), ((q, k), slot)| *slot = sizes.correlation(q, k));
+        let transforms = sizes.transforms();
+        self.threads.each(windows, || (), |(), ((q, k), slot)| *slot = sizes.correlation(q, k, transforms.as_ref()));
         let chosen: Vec<(Vec<usize>, Vec<f32>)> = choose(&correlations, self.count, self.lags)
             .into_iter()
             .zip(&correlations)
@@ -354,7 +374,8 @@ mod tests {
             let sizes = Sizes { time, others, used: others.min(time), width };
             let (q, k) = (wave(time * width, 0.7), wave(others * width, 1.3));
             let k = &k[..sizes.used * width];
-            let (products, spectra) = (sizes.by_products(&q, k), sizes.by_spectra(&q, k));
+            let transforms = Transforms::new(time);
+            let (products, spectra) = (sizes.by_products(&q, k), sizes.by_spectra(&q, k, &transforms));
             for lag in 0..time {
                 let terms = (0..sizes.used).flat_map(|step| {
                     let (q, k) = (&q[(step + lag) % time * width..], &k[step * width..]);
@@ -372,7 +393,7 @@ mod tests {
         let time = 48;
         let sizes = Sizes { time, others: time, used: time, width: 1 };
         let sine: Vec<f32> = (0..time).map(|step| (step as f32 / 12.0 * std::f32::consts::TAU).sin()).collect();
-        let correlation = sizes.correlation(&sine, &sine);
+        let correlation = sizes.correlation(&sine, &sine, None);
         let mut lags = choose(&[correlation], 4, Lags::Window).remove(0);
         lags.sort_unstable();
         assert_eq!(lags, [0, 12, 24, 36]);
