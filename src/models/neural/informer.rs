@@ -484,3 +484,68 @@ impl DecoderLayer {
         self.feed_forward.forward(&u, pass)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn network(params: &InformerParams, lookback: usize) -> (Informer, Weights) {
+        let weights = Weights::new(1, Device::Cpu);
+        let shape = WindowShape { lookback, horizon: 12, variates: 2, time_features: 0 };
+        (Informer::build(params, shape, &weights).unwrap(), weights)
+    }
+
+    fn small(variant: Variant) -> InformerParams {
+        InformerParams { d_model: 16, d_ff: 16, heads: 2, encoder_layers: 2, factor: 1, variant, ..Default::default() }
+    }
+
+    fn input(lookback: usize) -> Input {
+        let value = |at: usize| ((at * 7 % 31) as f32 * 0.4).sin();
+        let values = (0..2 * 2 * lookback).map(value).collect();
+        let values = Tensor::from_vec(values, (2, 2, lookback), &Device::Cpu).unwrap();
+        Input { values, past_time: None, future_time: None, horizon: 12 }
+    }
+
+    #[test]
+    fn a_sequence_is_halved_as_in_either_code() {
+        for (variant, lengths) in [
+            (Variant::Original, [(96, 48), (97, 49), (168, 84), (720, 360)].as_slice()),
+            (Variant::Library, [(96, 49), (36, 19)].as_slice()),
+        ] {
+            for (before, after) in lengths {
+                let (network, _) = network(&small(variant), *before);
+                assert_eq!(network.encoder[0].length_after(*before), *after, "{variant:?}");
+                assert_eq!(network.encoder[1].attention.lengths, (*after, *after), "{variant:?}");
+                let forecast = network.forward(&input(*before), &Pass::inference()).unwrap();
+                assert_eq!(forecast.dims(), [2, 2, 12]);
+            }
+        }
+    }
+
+    // The reference would give another forecast at each call.
+    #[test]
+    fn forecasts_follow_from_the_window_and_the_sample_seed() {
+        let forecast = |sample_seed| -> Vec<f32> {
+            let params = InformerParams { sample_seed, ..small(Variant::Original) };
+            let (network, _) = network(&params, 96);
+            let of = || network.forward(&input(96), &Pass::inference()).unwrap().flatten_all().unwrap().to_vec1();
+            let first: Vec<f32> = of().unwrap();
+            assert_eq!(first, of().unwrap());
+            first
+        };
+        assert_ne!(forecast(0), forecast(1));
+    }
+
+    #[test]
+    fn positions_are_those_of_the_reference() {
+        let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/informer.safetensors");
+        let tensors = candle_core::safetensors::load(golden, &Device::Cpu).unwrap();
+        let expected = &tensors["pe_head"];
+        let (steps, width) = expected.dims2().unwrap();
+        let found = crate::models::neural::layers::sinusoids(steps, width, &Device::Cpu).unwrap();
+        let apart = (found - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(apart < 1e-5, "{apart}");
+    }
+}
