@@ -400,7 +400,7 @@ impl Halving {
         bias.iter_mut().zip(factors).zip(shifts).for_each(|((bias, factor), shift)| *bias = *bias * factor + shift);
         let device = self.convolution.weight.device();
         let folded = Map::fixed(&[bias.len(), width], weight, bias, &device)?;
-        folded.weight.turn(true)?;
+        folded.weight.lay_out(true)?;
         self.folded = Some(folded);
         Ok(())
     }

@@ -89,7 +89,7 @@ impl Maps {
             let (mut weight, mut bias) = map.values()?;
             change(index, &mut weight, &mut bias)?;
             let map = Map::fixed(map.weight.dims(), weight, bias, &map.weight.device())?;
-            map.weight.turn(true).map(|()| map)
+            map.weight.lay_out(true).map(|()| map)
         });
         changed.collect::<crate::Result<_>>().map(Self)
     }

@@ -193,7 +193,7 @@ impl<N: Network> Neural<N> {
     /// Prepares inference with the weights as they are.
     fn ready(&mut self) -> Result<()> {
         self.network.fold()?;
-        self.weights.turn(true)
+        self.weights.lay_out(true)
     }
 
     fn forecast(&self, lookback: &Lookback) -> candle_core::Result<Array3<f32>> {

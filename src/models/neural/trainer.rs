@@ -41,7 +41,7 @@ pub fn train<N: Network>(
     valid: &Windows<'_>,
     observer: &mut dyn FitObserver,
 ) -> Result<()> {
-    weights.turn(false)?;
+    weights.lay_out(false)?;
     let mut trainer = Trainer::new(weights, plan, seed);
     let seen = if plan.epoch_windows == 0 { train.len() } else { plan.epoch_windows.min(train.len()) };
     let steps = match seen / plan.batch_size {

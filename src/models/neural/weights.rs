@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use super::{
-    kernels::{batch_norm::BatchNorm, linear::Map, norm::Affine},
+    kernels::{batch_norm::BatchNorm, linear::Map, norm::Affine, panels::Panels},
     tensor_error,
 };
 use crate::{Error, Result};
@@ -27,9 +27,9 @@ pub struct Weight {
     var: Var,
     /// Its place among the gradients, in the order in which the network made its weights.
     slot: usize,
-    /// For inference, the values of a matrix `[outputs, inputs]` with inputs first: products with few
-    /// rows take half the time. None while the weight changes.
-    turned: Arc<RwLock<Option<Vec<f32>>>>,
+    /// For inference, a matrix `[outputs, inputs]` as products with few rows read it. None while the
+    /// weight changes.
+    panels: Arc<RwLock<Option<Panels>>>,
     /// Whether training leaves it as it is.
     frozen: Arc<AtomicBool>,
 }
@@ -44,28 +44,26 @@ impl Weight {
     }
 
     fn new(var: Var, slot: usize) -> Self {
-        Self { var, slot, turned: Arc::default(), frozen: Arc::default() }
+        Self { var, slot, panels: Arc::default(), frozen: Arc::default() }
     }
 
-    /// The values with inputs first, if they were turned.
-    pub fn turned(&self) -> RwLockReadGuard<'_, Option<Vec<f32>>> {
-        self.turned.read().expect("no thread panics holding it")
+    /// The matrix as inference reads it, if it was made ready.
+    pub fn panels(&self) -> RwLockReadGuard<'_, Option<Panels>> {
+        self.panels.read().expect("no thread panics holding it")
     }
 
-    /// Turns a matrix for inference, or, before it changes, back.
+    /// Lays a matrix out for inference, or, before it changes, drops what was laid out.
     ///
     /// # Errors
     /// If its values cannot be read.
-    pub fn turn(&self, turn: bool) -> Result<()> {
-        let turned = match self.dims() {
-            [outputs, inputs, ..] if turn && self.device().is_cpu() && outputs * inputs == self.len() => {
-                let values = self.values()?;
-                let turned = (0..*inputs).flat_map(|input| values[input..].iter().step_by(*inputs).copied());
-                Some(turned.collect())
+    pub fn lay_out(&self, for_inference: bool) -> Result<()> {
+        let panels = match self.dims() {
+            [outputs, inputs, ..] if for_inference && self.device().is_cpu() && outputs * inputs == self.len() => {
+                Some(Panels::of(&self.values()?, *inputs))
             }
             _ => None,
         };
-        *self.turned.write().expect("no thread panics holding it") = turned;
+        *self.panels.write().expect("no thread panics holding it") = panels;
         Ok(())
     }
 
@@ -109,7 +107,7 @@ impl Weight {
 
     /// Takes the values of a tensor of the same shape, on the same device.
     pub fn take(&self, tensor: &Tensor) -> Result<()> {
-        self.turn(false)?;
+        self.lay_out(false)?;
         self.var.set(tensor).map_err(tensor_error)
     }
 }
@@ -275,12 +273,12 @@ impl Weights {
         Ok(())
     }
 
-    /// Turns all matrices for inference, or, before training changes them, back.
+    /// Lays all matrices out for inference, or, before training changes them, drops what was laid out.
     ///
     /// # Errors
     /// If the values of one cannot be read.
-    pub fn turn(&self, turn: bool) -> Result<()> {
-        self.lock().trained.values().try_for_each(|weight| weight.turn(turn))
+    pub fn lay_out(&self, for_inference: bool) -> Result<()> {
+        self.lock().trained.values().try_for_each(|weight| weight.lay_out(for_inference))
     }
 
     /// Writes weights and buffers.

@@ -12,6 +12,7 @@ use super::{
     activation::{self, Activation},
     dropout::Dropout,
     linear::{self, Map, Reading, rows_of, start_rows},
+    panels::through,
     product::{Threads, Write, matrix, matrix_mut, rows_on, rows_times},
     tape::{self, Values},
 };
@@ -71,6 +72,22 @@ struct FeedForward {
     kept: Mutex<Vec<f32>>,
 }
 
+impl FeedForward {
+    /// The activation, and dropout, of all of `before`, of which threads take `block` numbers at a time.
+    fn activated(&self, before: &[f32], block: usize) -> Vec<f32> {
+        let mut after = vec![0.0; before.len()];
+        self.threads.each(
+            before.chunks(block).zip(after.chunks_mut(block)).enumerate(),
+            || (),
+            |(), (index, (before, after))| {
+                let dropout = self.dropout.map(|dropout| dropout.after(index * block));
+                activation::forward(self.maps.activation, dropout, before, after);
+            },
+        );
+        after
+    }
+}
+
 impl CustomOp2 for FeedForward {
     fn name(&self) -> &'static str {
         "feed-forward"
@@ -89,9 +106,15 @@ impl CustomOp2 for FeedForward {
         let x = matrix(tape::slice(storage, layout)?, depth);
         let biases = [inner.biases()?, outer.biases()?];
         let readings = [Reading::of(inner), Reading::of(outer)];
-        let weights = [readings[0].by_input()?, readings[1].by_input()?];
         let [between, width] = [biases[0].len(), biases[1].len()];
         let rows = self.threads.rows(x.nrows(), between * (depth + width));
+        shape.push(width);
+        if let (None, [Some(inner), Some(outer)]) = (&self.sink, readings.each_ref().map(Reading::panels)) {
+            let before = through([inner], &biases[0], x, self.threads);
+            let after = self.activated(&before, rows * between);
+            return tape::result(through([outer], &biases[1], matrix(&after, between), self.threads), shape);
+        }
+        let weights = [readings[0].by_output()?.reversed_axes(), readings[1].by_output()?.reversed_axes()];
         let mut before = rows_of(&biases[0], x.nrows(), self.threads);
         let mut out = rows_of(&biases[1], x.nrows(), self.threads);
         let blocks = before.chunks_mut(rows * between).zip(out.chunks_mut(rows * width));
@@ -111,7 +134,6 @@ impl CustomOp2 for FeedForward {
         if self.sink.is_some() {
             *self.kept.lock().expect("no thread panics holding it") = before;
         }
-        shape.push(width);
         tape::result(out, shape)
     }
 
@@ -130,13 +152,7 @@ impl CustomOp2 for FeedForward {
         let rows = self.threads.rows(input.nrows(), between * width);
         let dropout = |block: usize| self.dropout.map(|dropout| dropout.after(block * rows * between));
 
-        let mut after = vec![0.0; before.len()];
-        let blocks = before.chunks(rows * between).zip(after.chunks_mut(rows * between)).enumerate();
-        self.threads.each(
-            blocks,
-            || (),
-            |(), (block, (before, after))| activation::forward(*activation, dropout(block), before, after),
-        );
+        let mut after = self.activated(&before, rows * between);
         outer.add_gradients(gradient, matrix(&after, between), self.threads, &mut sink.lock());
 
         // From here on the gradient of what the activation was applied to, in the same memory.

@@ -7,6 +7,7 @@ use multiversion::multiversion;
 use ndarray::{ArrayView2, Axis, s};
 
 use super::{
+    panels::{Panels, through},
     product::{Threads, Write, matrix, matrix_mut, product_on, rows_times},
     tape::{self, Values},
 };
@@ -80,20 +81,17 @@ pub fn plain(x: &Tensor, maps: &[Map], pass: &Pass) -> Result<Tensor> {
 pub(super) struct Reading<'a> {
     map: &'a Map,
     weight: Values<'a>,
-    turned: RwLockReadGuard<'a, Option<Vec<f32>>>,
+    panels: RwLockReadGuard<'a, Option<Panels>>,
 }
 
 impl<'a> Reading<'a> {
     pub fn of(map: &'a Map) -> Self {
-        Self { map, weight: Values::of(map.weight.tensor()), turned: map.weight.turned() }
+        Self { map, weight: Values::of(map.weight.tensor()), panels: map.weight.panels() }
     }
 
-    /// The weight as `[inputs, outputs]`.
-    pub fn by_input(&self) -> Result<ArrayView2<'_, f32>> {
-        Ok(match &*self.turned {
-            Some(turned) => matrix(turned, self.map.weight.dims()[0]),
-            None => self.by_output()?.reversed_axes(),
-        })
+    /// The weight as it was laid out for inference.
+    pub fn panels(&self) -> Option<&Panels> {
+        self.panels.as_ref()
     }
 
     /// The weight as `[outputs, inputs]`.
@@ -202,7 +200,12 @@ impl CustomOp2 for Linear {
         let width = columns.last().map_or(0, |last| last.end);
         let biases = self.biases()?;
         let readings: Vec<Reading<'_>> = self.maps.iter().map(Reading::of).collect();
-        let maps = readings.iter().zip(columns).map(|(reading, columns)| Ok((reading.by_input()?, columns)));
+        shape.push(width);
+        if let Some(panels) = readings.iter().map(Reading::panels).collect::<Option<Vec<_>>>() {
+            return tape::result(through(panels, &biases, x, self.threads), shape);
+        }
+        let maps =
+            readings.iter().zip(columns).map(|(reading, columns)| Ok((reading.by_output()?.reversed_axes(), columns)));
         let maps: Vec<_> = maps.collect::<Result<_>>()?;
         let mut out = rows_of(&biases, x.nrows(), self.threads);
         let rows = self.threads.rows(x.nrows(), depth * width);
@@ -212,13 +215,12 @@ impl CustomOp2 for Linear {
             || (),
             |(), (out, x)| {
                 start_rows(out, &biases, self.threads);
-                for (by_input, columns) in &maps {
+                for (weight, columns) in &maps {
                     let out = matrix_mut(out, width).slice_move(s![.., columns.clone()]);
-                    rows_times(out, Write::Add, x, *by_input, Threads::One);
+                    rows_times(out, Write::Add, x, *weight, Threads::One);
                 }
             },
         );
-        shape.push(width);
         tape::result(out, shape)
     }
 

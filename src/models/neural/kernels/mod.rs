@@ -25,6 +25,7 @@ pub mod mixing;
 pub mod moving_average;
 pub mod neighbours;
 pub mod norm;
+pub mod panels;
 pub mod prob_sparse;
 pub mod product;
 mod simd;

@@ -48,6 +48,11 @@ impl Threads {
         }
     }
 
+    /// One thread for what takes too few multiplications for two.
+    pub fn worth_it(self, multiplications: usize) -> Self {
+        if multiplications < 2 * WORTH_A_THREAD { Self::One } else { self }
+    }
+
     /// How many of `rows` rows are one part, where each takes `multiplications`.
     pub fn rows(self, rows: usize, multiplications: usize) -> usize {
         let parts = match self {
@@ -123,8 +128,18 @@ pub fn rows_times(
         let parts = (rows * depth * b.ncols() / WORTH_A_THREAD).min(rayon::current_num_threads()).min(rows);
         return shared(out, write, a, b, parts);
     }
-    // gemm has other ways, with other orders of sums, for a single row and for small results of
-    // matrices that both lie along the depth. It gets no single row, and the depth across.
+    // gemm has other ways, with other orders of sums, for a single row or column and for small results of
+    // matrices that both lie along the depth. It gets no single row or column, and the depth across.
+    if b.ncols() == 1 {
+        let mut both = Array2::zeros((rows, 2));
+        if write == Write::Add {
+            both.column_mut(0).assign(&out.column(0));
+        }
+        let twice = b.broadcast((depth, 2)).expect("one column can be seen as two");
+        rows_times(both.view_mut(), write, a, twice, Threads::One);
+        out.column_mut(0).assign(&both.column(0));
+        return;
+    }
     if rows == 1 {
         let mut both = Array2::zeros((2, b.ncols()));
         if write == Write::Add {
@@ -135,7 +150,7 @@ pub fn rows_times(
         out.row_mut(0).assign(&both.row(0));
         return;
     }
-    if rows * b.ncols() <= 256 {
+    if rows * b.ncols() <= 256 && b.stride_of(Axis(0)) == 1 {
         let across = a.t().as_standard_layout().into_owned();
         return in_parts(out, write, across.t(), b);
     }
@@ -239,7 +254,9 @@ mod tests {
 
     #[test]
     fn a_row_does_not_depend_on_how_many_there_are() {
-        for (depth, columns) in [(11, 1), (96, 96), (1536, 24), (512, 720), (700, 512), (3, 7), (2, 5), (1, 3)] {
+        for (depth, columns) in
+            [(11, 1), (96, 96), (1536, 24), (512, 720), (700, 512), (700, 1), (3, 7), (2, 5), (1, 3)]
+        {
             let (a, b) = (wave(70, depth, 0.7), wave(columns, depth, 0.3));
             let rows_of = |range: std::ops::Range<usize>| {
                 let mut out = Array2::zeros((range.len(), columns));
