@@ -33,7 +33,7 @@ golden: ## Check the networks against the golden files of their references (GOLD
 	cargo run --example check_golden -- $(or $(GOLDEN),tests/golden)
 
 report: pretrained ## Run what is missing of the suites (LONGCAST_DATA=folder), write reports/
-	for suite in repeat-drop-last linear-336 linear-336-drop-last long-horizon competitions networks-336 dlinear-seeds networks-96 decoders-96 gpht-336; do \
+	for suite in repeat-drop-last linear-336 linear-336-drop-last long-horizon competitions networks-336 dlinear-seeds networks-96 decoders-96 decoders-96-drop-last gpht-336; do \
 		target/release/longcast bench suites/$$suite.toml > target/$$suite.log || exit 1; done
 
 SETS := ETTh1 ETTh2 ETTm1 ETTm2 Weather Exchange ILI
@@ -53,11 +53,12 @@ light: ## Check that the library alone needs neither polars nor candle nor clap
 	@if cargo tree --no-default-features --edges normal --prefix none | grep -E '^(polars|candle|clap)'; \
 		then echo 'the library alone must not need these'; exit 1; fi
 
-smoke: ## Run the smoke suite twice: its table is the expected one, and nothing is run again
+smoke: ## Run the smoke suite: its table is the expected one, nothing is run twice, one thread gives the same bits
 	rm -rf $(SMOKE)
 	cargo run -- bench suites/smoke.toml --out $(SMOKE) > $(SMOKE).log
 	diff -u tests/smoke.md $(SMOKE)/smoke.md
 	cargo run -- bench suites/smoke.toml --out $(SMOKE) 2>&1 > /dev/null | grep ' 0 recorded'
+	RAYON_NUM_THREADS=1 cargo run -- verify $(SMOKE)/records/smoke > $(SMOKE).verified
 
 ci: lint test doc light smoke ## All that must be green before a change is sent
 

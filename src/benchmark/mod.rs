@@ -6,6 +6,7 @@ mod pretrain;
 mod record;
 mod suite;
 mod task;
+mod verify;
 
 use std::{
     fs,
@@ -17,6 +18,7 @@ pub use pretrain::{PretrainPlan, Pretrained, Source, pretrain};
 pub use record::{DataRecord, FORMAT, Machine, Record, Seconds, Software, write_whole};
 pub use suite::{Beside, Init, Learning, Protocol, SUITE_FILE, Suite, Task};
 pub use task::{Prepared, run_task};
+pub use verify::{Difference, differences, record_files};
 
 use crate::{
     Error, Result,
@@ -138,12 +140,15 @@ pub fn run(
     Ok(outcome)
 }
 
+/// The folder for records of tasks that there are newer ones of.
+const SUPERSEDED: &str = "superseded";
+
 // Records of the same task with other inputs (params of a variant, another version of the data) go
 // into a folder of their own: they are not lost, and no table shows two scores of one task.
 fn set_aside(dir: &Path, there: &[String], name: &str) -> Result<()> {
     let same_task = record::without_hash(name);
     for other in there.iter().filter(|other| *other != name && record::without_hash(other) == same_task) {
-        let (path, aside) = (dir.join(other), dir.join("superseded"));
+        let (path, aside) = (dir.join(other), dir.join(SUPERSEDED));
         // A suite may hold one task twice.
         if path.is_file() {
             fs::create_dir_all(&aside).map_err(Error::io("make the folder", &aside))?;

@@ -45,6 +45,10 @@ pub struct Record {
     pub software: Software,
     pub machine: Machine,
     pub seconds: Seconds,
+    /// The most memory that the program held while the task ran, in MB of a million bytes: what it keeps
+    /// from tasks before is part of it. `None` where the system does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_mb: Option<f64>,
 }
 
 /// What was measured on.
@@ -82,6 +86,9 @@ pub struct Machine {
     pub cpu: String,
     pub os: String,
     pub threads: usize,
+    /// What its processor offers of what the kernels use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
     /// Where the model computed.
     #[serde(default, skip_serializing_if = "is_cpu")]
     pub device: Device,
@@ -117,8 +124,43 @@ impl Machine {
             cpu: named.unwrap_or_else(|| std::env::consts::ARCH.into()),
             os: std::env::consts::OS.into(),
             threads: rayon::current_num_threads(),
+            features: features(),
             device,
         }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn features() -> Vec<String> {
+    let found = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+    ];
+    found.iter().filter(|(_, found)| *found).map(|(name, _)| (*name).to_string()).collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn features() -> Vec<String> {
+    vec![]
+}
+
+/// The most memory the program has held, from here on.
+pub(super) struct PeakMemory(());
+
+impl PeakMemory {
+    /// Forgets what was held before, where the system lets it.
+    pub fn from_here() -> Self {
+        // Linux: 5 sets the peak back to what is held now. Elsewhere there is no such file, and no peak.
+        let _ = fs::write("/proc/self/clear_refs", "5");
+        Self(())
+    }
+
+    pub fn megabytes(&self) -> Option<f64> {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kibibytes: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some((kibibytes * 1.024).round() / 1e3)
     }
 }
 

@@ -7,7 +7,7 @@ use ndarray::Axis;
 use super::{
     Event,
     pretrain::Pretrained,
-    record::{self, DataKey, DataRecord, FORMAT, Machine, Record, Seconds, Software},
+    record::{self, DataKey, DataRecord, FORMAT, Machine, PeakMemory, Record, Seconds, Software},
     suite::{Init, Learning, Task},
 };
 use crate::{
@@ -235,6 +235,7 @@ pub fn run_task(
     device: Device,
     hear: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<Record> {
+    let memory = PeakMemory::from_here();
     let shape = WindowShape::of(&data.scaled[0], task.lookback, task.horizon)?;
     let context = BuildContext { shape, season: data.data.season, seed: task.seed, device };
     let mut forecaster = models.build(&task.model, &task.params, &context)?;
@@ -284,5 +285,6 @@ pub fn run_task(
         software: Software::this(),
         machine: Machine::this(device),
         seconds: Seconds { fit, evaluate },
+        peak_memory_mb: memory.megabytes(),
     })
 }

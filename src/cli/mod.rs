@@ -13,6 +13,7 @@ mod pretrain;
 mod progress;
 mod read_args;
 mod report;
+mod verify;
 
 use std::{io::Write, process::ExitCode};
 
@@ -48,6 +49,8 @@ enum Command {
     Pretrain(pretrain::PretrainArgs),
     /// Make the tables of a results folder again, without data or fitting
     Report(report::ReportArgs),
+    /// Run tasks again from their records, and say what differs
+    Verify(verify::VerifyArgs),
     /// List, show, fetch and check data
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -84,6 +87,7 @@ pub fn main(models: Registry) -> ExitCode {
         Command::Evaluate(args) => evaluate::run(&args, &models),
         Command::Pretrain(args) => pretrain::run(&args, &models),
         Command::Report(args) => report::run(&args),
+        Command::Verify(args) => verify::run(&args, &models),
         Command::Data(command) => data::run(&command),
         Command::Models(args) => models::run(&args, &models),
         Command::Completions { shell } => {

@@ -79,6 +79,11 @@ impl Progress {
         self.bar.suspend(|| eprintln!("{text}"));
     }
 
+    /// A result, on stdout, before all are there.
+    pub fn result(&self, text: &str) -> std::io::Result<()> {
+        self.bar.suspend(|| super::print(text))
+    }
+
     pub fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -2,6 +2,7 @@
 
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::Yardstick;
 use crate::{data::Series, windows::Window};
@@ -25,6 +26,10 @@ pub struct Scores {
     pub per_step: Curve,
     /// The error of each variate, over windows and steps; scaled units.
     pub per_variate: Vec<VariateScores>,
+    /// sha256 of all forecasts, to the last bit: two runs that agree in it forecast the same. Empty where
+    /// it was not recorded.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub forecasts: String,
 }
 
 /// Scores in the units of the data.
@@ -82,6 +87,8 @@ pub(super) struct Sums {
     squared: Vec<f64>,
     absolute: Vec<f64>,
     raw: RawSums,
+    /// Of the forecasts of a block, or of the hashes of all blocks before.
+    hash: Sha256,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,7 +108,14 @@ struct RawSums {
 impl Sums {
     pub fn new(horizon: usize, variates: usize) -> Self {
         let zeros = vec![0.0; horizon * variates];
-        Self { horizon, windows: 0, squared: zeros.clone(), absolute: zeros, raw: RawSums::default() }
+        Self {
+            horizon,
+            windows: 0,
+            squared: zeros.clone(),
+            absolute: zeros,
+            raw: RawSums::default(),
+            hash: Sha256::new(),
+        }
     }
 
     /// Adds the errors of one forecast, `[horizon, variates]`, scaled.
@@ -115,6 +129,9 @@ impl Sums {
         yardstick: &Yardstick,
     ) -> Result<(), (usize, usize)> {
         let scaler = &yardstick.scaler;
+        let mut bytes = Vec::with_capacity(forecast.len() * size_of::<f32>());
+        forecast.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+        self.hash.update(&bytes);
         for (variate, forecast) in forecast.columns().into_iter().enumerate() {
             let (mean, std) = (scaler.mean()[variate], scaler.std()[variate]);
             let actual = &raw.variate(variate)[window.row..window.row + self.horizon];
@@ -159,8 +176,9 @@ impl Sums {
         Ok(())
     }
 
-    /// Adds the sums of the windows that follow.
+    /// Adds the sums of the block of windows that follows.
     pub fn add(&mut self, later: &Self) {
+        self.hash.update(later.hash.clone().finalize());
         self.windows += later.windows;
         for (sum, later) in self.squared.iter_mut().zip(&later.squared) {
             *sum += later;
@@ -220,6 +238,7 @@ impl Sums {
                     mae: per_variate(&self.absolute, variate),
                 })
                 .collect(),
+            forecasts: format!("{:x}", self.hash.clone().finalize()),
         }
     }
 }

@@ -7,7 +7,7 @@ use predicates::str::contains;
 use serde_json::Value;
 use tempfile::TempDir;
 
-fn longcast(arguments: &[&str]) -> Assert {
+pub fn longcast(arguments: &[&str]) -> Assert {
     Command::cargo_bin("longcast").unwrap().args(arguments).env_remove("LONGCAST_DATA").assert()
 }
 
@@ -17,7 +17,7 @@ fn evaluate(rest: &[&str]) -> Assert {
     longcast(&[TASK, rest].concat())
 }
 
-const SUITE: &str = r#"
+pub const SUITE: &str = r#"
     [[run]]
     datasets = ["Synthetic"]
     models = ["repeat", "mean"]
@@ -25,24 +25,24 @@ const SUITE: &str = r#"
     horizons = [6, 12]
 "#;
 
-struct Bench {
-    dir: TempDir,
+pub struct Bench {
+    pub dir: TempDir,
 }
 
 impl Bench {
-    fn new(suite: &str) -> Self {
+    pub fn new(suite: &str) -> Self {
         let dir = TempDir::new().unwrap();
         fs::write(dir.path().join("tiny.toml"), suite).unwrap();
         Self { dir }
     }
 
-    fn run(&self, rest: &[&str]) -> Assert {
+    pub fn run(&self, rest: &[&str]) -> Assert {
         let (suite, out) = (self.dir.path().join("tiny.toml"), self.dir.path().join("out"));
         let arguments = ["bench", suite.to_str().unwrap(), "--out", out.to_str().unwrap()];
         longcast(&[&arguments, rest].concat())
     }
 
-    fn records(&self) -> Vec<std::path::PathBuf> {
+    pub fn records(&self) -> Vec<std::path::PathBuf> {
         let mut files: Vec<_> = fs::read_dir(self.dir.path().join("out/records/tiny"))
             .unwrap()
             .map(|entry| entry.unwrap().path())

@@ -12,6 +12,7 @@ mod networks;
 mod pipeline;
 mod pretrain;
 mod protocol;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
