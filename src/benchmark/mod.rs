@@ -2,6 +2,7 @@
 //!
 //! This layer is handed a registry; it knows no model by name, and not how a table looks.
 
+mod lock;
 mod pretrain;
 mod record;
 mod suite;
@@ -14,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use lock::{LOCK_FILE, Lock, LockedData};
 pub use pretrain::{PretrainPlan, Pretrained, Source, pretrain};
 pub use record::{DataRecord, FORMAT, Machine, Record, Seconds, Software, write_whole};
 pub use suite::{Beside, Init, Learning, Protocol, SUITE_FILE, Suite, Task};
@@ -43,7 +45,7 @@ pub enum Event<'a> {
     Recorded(&'a Record),
     /// It failed; there is no record.
     Failed(&'a Error),
-    /// A record in the results folder is not whole; it is made again.
+    /// A record in the results folder is not whole or of other data; it is made again.
     Warning(&'a str),
 }
 
@@ -67,19 +69,29 @@ pub struct Outcome {
 ///
 /// Tasks run in the order of the suite. A task that fails is reported to the observer and the
 /// others go on. Each record is written when its task ends; a run that is killed loses at most the
-/// task in flight.
+/// task in flight. At the end a lock file says which data and versions the records are of; with `locked`
+/// tasks run only on those.
 ///
 /// # Errors
-/// If the folder cannot be written, which is found before any work.
+/// If the folder cannot be written, which is found before any work, or `locked` and there is no lock file, or
+/// one of another version.
 pub fn run(
     suite: &Suite,
     models: &Registry,
     catalogue: &Catalogue,
     dir: &Path,
     device: Device,
+    locked: bool,
     observer: &mut dyn BenchObserver,
 ) -> Result<Outcome> {
     fs::create_dir_all(dir).map_err(Error::io("make the folder", dir))?;
+    let lock = match (Lock::read(dir)?, locked) {
+        (None, true) => return Err(Error::file(dir, format!("there is no {LOCK_FILE} to keep to"))),
+        (lock, _) => lock.unwrap_or_default(),
+    };
+    if locked {
+        lock.allows_version(&Software::this().version)?;
+    }
     write_whole(&dir.join(SUITE_FILE), suite.text.as_bytes())?;
     let there = names_in(dir)?;
     let mut outcome = Outcome::default();
@@ -97,6 +109,14 @@ pub fn run(
                 Some((dataset, data)) if *dataset == task.dataset => data,
                 slot => {
                     let data = Prepared::open(catalogue, &task.dataset);
+                    let data = data.and_then(|data| match lock.allows_data(&task.dataset, data.sha256()) {
+                        Err(error) if locked => Err(error),
+                        Err(error) => {
+                            let text = format!("{error}: its tasks run anew");
+                            interruptible(observer.event(position, task, Event::Warning(&text))).map(|()| data)
+                        }
+                        Ok(()) => Ok(data),
+                    });
                     let data = data.inspect_err(|_| unusable = Some(&task.dataset))?;
                     &mut slot.insert((task.dataset.clone(), data)).1
                 }
@@ -136,6 +156,10 @@ pub fn run(
             outcome.interrupted = true;
             break;
         }
+    }
+    let (records, _) = Record::read_all(dir)?;
+    if !records.is_empty() {
+        Lock::of(&records).write(dir)?;
     }
     Ok(outcome)
 }

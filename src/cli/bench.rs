@@ -31,6 +31,9 @@ pub struct BenchArgs {
     /// Say what would run, and run nothing
     #[arg(long)]
     dry_run: bool,
+    /// Run on nothing but the data and the version that the records there already are of (lock.toml)
+    #[arg(long)]
+    locked: bool,
     /// Where networks compute: cpu, or cuda in a build that has it
     #[arg(long, default_value_t)]
     device: Device,
@@ -57,7 +60,7 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let dir = records_folder(&args.out, &suite.name);
     progress::listen_for_interrupts()?;
     let mut bar = progress::Progress::new(suite.tasks.len());
-    let outcome = benchmark::run(&suite, models, &catalogue, &dir, args.device, &mut bar);
+    let outcome = benchmark::run(&suite, models, &catalogue, &dir, args.device, args.locked, &mut bar);
     bar.finish();
     let outcome = outcome?;
     if outcome.recorded + outcome.kept == 0 {

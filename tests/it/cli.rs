@@ -231,6 +231,31 @@ fn a_record_of_other_params_is_set_aside() {
 }
 
 #[test]
+fn the_lock_file_pins_data_and_version() {
+    let bench = Bench::new(SUITE);
+    bench.run(&["--locked"]).code(1).stderr(contains("there is no lock.toml"));
+    let table = bench.run(&[]).success().get_output().stdout.clone();
+    let path = bench.dir.path().join("out/records/tiny/lock.toml");
+    let lock = fs::read_to_string(&path).unwrap();
+    assert!(lock.contains(env!("CARGO_PKG_VERSION")) && lock.contains("[data.Synthetic]"), "{lock}");
+    let kept = bench.run(&["--locked"]).success().stderr(contains("0 recorded, 4 there already"));
+    assert_eq!(kept.get_output().stdout, table);
+
+    let line = lock.lines().find(|line| line.starts_with("sha256")).unwrap();
+    fs::write(&path, lock.replace(line, "sha256 = \"0123456789abcdef\"")).unwrap();
+    let refused = "the data of Synthetic is not what lock.toml is of";
+    bench.run(&["--locked"]).code(1).stderr(contains(refused));
+    fs::write(&path, lock.replace(line, "sha256 = \"0123456789abcdef\"")).unwrap();
+    bench.run(&[]).success().stderr(contains(refused).and_also("its tasks run anew"));
+    assert_eq!(fs::read_to_string(&path).unwrap(), lock);
+
+    fs::write(&path, lock.replace(env!("CARGO_PKG_VERSION"), "0.0.1")).unwrap();
+    bench.run(&["--locked"]).code(1).stderr(contains("lock.toml is of version 0.0.1"));
+    fs::write(&path, "version = 1").unwrap();
+    bench.run(&[]).code(1).stderr(contains("lock.toml"));
+}
+
+#[test]
 fn an_output_folder_that_cannot_be_written_is_found_before_any_work() {
     let bench = Bench::new(SUITE);
     let file = bench.dir.path().join("out");
