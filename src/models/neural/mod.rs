@@ -159,6 +159,9 @@ fn windows_at_once(rows: usize, device: &candle_core::Device) -> usize {
     if device.is_cpu() { (ROWS / rows).max(1) } else { usize::MAX }
 }
 
+/// Multiplications of a forecast, a row through every weight, that are worth waking all threads.
+const WORTH_ALL_THREADS: usize = 1 << 22;
+
 impl<N: Network> Neural<N> {
     /// # Errors
     /// If the params do not go with one another or with the shape of the windows.
@@ -201,14 +204,18 @@ impl<N: Network> Neural<N> {
         let batch = lookback.values.len_of(Axis(0));
         let device = self.weights.device();
         let mut forecast = Array3::zeros((batch, horizon, variates));
-        let at_once = windows_at_once(self.network.rows(variates), &device).min(batch.max(1));
+        let rows = self.network.rows(variates);
+        let at_once = windows_at_once(rows, &device).min(batch.max(1));
         // Whoever scores many windows asks for them from all threads; a single forecast has them to itself.
         let alone = batch <= at_once && rayon::current_thread_index().is_none();
+        let alone = alone && batch * rows * self.weights.count() >= WORTH_ALL_THREADS;
         let pass = || if alone { Pass::inference().on_all_threads() } else { Pass::inference() };
         let input = Input::of_lookback(lookback, self.context.shape, &device)?;
         for first in (0..batch).step_by(at_once) {
             let part = input.narrow(first, at_once.min(batch - first))?;
-            let values = self.network.forward(&part, &pass())?.flatten_all()?.to_vec1::<f32>()?;
+            let forward = || self.network.forward(&part, &pass())?.flatten_all()?.to_vec1::<f32>();
+            // From one of the threads that share the work there is nothing to wake, and nothing to wait for.
+            let values = if alone { rayon::scope(|_| forward())? } else { forward()? };
             for (index, window) in values.chunks_exact(variates * horizon).enumerate() {
                 let mut slot = forecast.index_axis_mut(Axis(0), first + index);
                 for (variate, steps) in window.chunks_exact(horizon).enumerate() {
