@@ -15,7 +15,7 @@ const WIDTH: usize = 32;
 /// is worth it only for many more.
 const ROWS: usize = 48;
 
-/// A matrix `[outputs, inputs]` in panels of at most [`WIDTH`] outputs, each `[inputs, outputs]`.
+/// A matrix `[outputs, inputs]` in panels of at most 32 outputs, each `[inputs, outputs]`.
 pub struct Panels {
     inputs: usize,
     values: Vec<f32>,
