@@ -5,6 +5,7 @@
 mod lock;
 mod pretrain;
 mod record;
+mod shard;
 mod suite;
 mod task;
 mod verify;
@@ -18,6 +19,7 @@ use std::{
 pub use lock::{LOCK_FILE, Lock, LockedData};
 pub use pretrain::{PretrainPlan, Pretrained, Source, pretrain};
 pub use record::{DataRecord, FORMAT, Machine, Record, Seconds, Software, write_whole};
+pub use shard::{Shard, estimated_cost};
 pub use suite::{Beside, Init, Learning, Protocol, SUITE_FILE, Suite, Task};
 pub use task::{Prepared, run_task};
 pub use verify::{Difference, differences, record_files};

@@ -8,7 +8,7 @@ use clap::Args;
 use super::{Usage, print, progress, report::complain};
 use crate::{
     Error,
-    benchmark::{self, Suite, Task, records_folder, write_whole},
+    benchmark::{self, Shard, Suite, Task, estimated_cost, records_folder, write_whole},
     data::Catalogue,
     forecaster::{Device, Registry},
     report::{Format, Report},
@@ -18,6 +18,7 @@ use crate::{
 #[command(after_help = "Examples:\n  \
     longcast bench suites/smoke.toml\n  \
     longcast bench suites/long-horizon.toml --only dataset=ETTh1,model=ridge\n  \
+    longcast bench suites/long-horizon.toml --shard 2/4\n  \
     longcast bench suites/long-horizon.toml --dry-run")]
 pub struct BenchArgs {
     /// The suite file
@@ -28,6 +29,10 @@ pub struct BenchArgs {
     /// Run only tasks with these, e.g. dataset=ETTh1,model=ridge,horizon=96
     #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
     only: Vec<String>,
+    /// Run one of so many parts, e.g. 2/4; with auto the one of this job of a Slurm or AWS Batch array.
+    /// Parts may share a folder
+    #[arg(long, value_name = "PART|auto")]
+    shard: Option<String>,
     /// Say what would run, and run nothing
     #[arg(long)]
     dry_run: bool,
@@ -50,6 +55,18 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let catalogue = Catalogue::new(args.data.as_deref())?;
     check_names(&suite, models, &catalogue).with_context(|| args.suite.display().to_string())?;
     keep_only(&mut suite, &args.only)?;
+    if let Some(shard) = &args.shard {
+        let shard = match shard.as_str() {
+            "auto" => Shard::from_environment(|name| std::env::var(name).ok())?,
+            part => part.parse().map_err(|error| Usage(format!("--shard: {error}")))?,
+        };
+        let tasks = std::mem::take(&mut suite.tasks);
+        suite.tasks = shard.of(tasks, |task| estimated_cost(task, models, &catalogue));
+        if suite.tasks.is_empty() {
+            eprintln!("longcast: the suite has fewer tasks than parts; there is nothing for part {shard}");
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
     if args.dry_run {
         for task in &suite.tasks {
             print(&format!("{task} · seed {}\n", task.seed))?;

@@ -194,6 +194,20 @@ fn only_what_is_asked_for_is_run() {
 }
 
 #[test]
+fn parts_of_a_suite_make_up_the_whole() {
+    let whole = Bench::new(SUITE).run(&[]).success().get_output().stdout.clone();
+    let bench = Bench::new(SUITE);
+    for part in ["1/3", "2/3", "3/3"] {
+        bench.run(&["--shard", part]).success();
+    }
+    let table = bench.run(&[]).success().stderr(contains("0 recorded, 4 there already")).get_output().stdout.clone();
+    assert_eq!(table, whole);
+    bench.run(&["--shard", "6/6"]).success().stderr(contains("nothing for part 6/6"));
+    bench.run(&["--shard", "4/3"]).code(2).stderr(contains("\"4/3\" is no part"));
+    bench.run(&["--shard", "auto"]).code(1).stderr(contains("SLURM_ARRAY_TASK_ID"));
+}
+
+#[test]
 fn a_dry_run_runs_nothing() {
     let bench = Bench::new(SUITE);
     bench.run(&["--dry-run"]).success().stdout(contains("Synthetic × mean × 24→12"));
