@@ -68,11 +68,7 @@ pub fn through<'a>(
 mod tests {
     use ndarray::{Array2, s};
 
-    use super::*;
-
-    fn wave(rows: usize, columns: usize, step: f32) -> Array2<f32> {
-        Array2::from_shape_fn((rows, columns), |(row, column)| ((row * 31 + column * 17) as f32 * step).sin())
-    }
+    use super::{super::product::tests::wave, *};
 
     #[test]
     fn rows_go_through_panels_alike_however_many_there_are() {

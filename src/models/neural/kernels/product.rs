@@ -227,12 +227,13 @@ pub fn matrix_mut(values: &mut [f32], columns: usize) -> ArrayViewMut2<'_, f32> 
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use ndarray::Array2;
 
     use super::*;
 
-    fn wave(rows: usize, columns: usize, step: f32) -> Array2<f32> {
+    /// Numbers that do not repeat soon.
+    pub fn wave(rows: usize, columns: usize, step: f32) -> Array2<f32> {
         Array2::from_shape_fn((rows, columns), |(row, column)| ((row * 31 + column * 17) as f32 * step).sin())
     }
 
