@@ -253,14 +253,8 @@ impl Record {
     /// # Errors
     /// If the folder cannot be read.
     pub fn read_all(dir: &Path) -> Result<(Vec<Self>, Vec<Error>)> {
-        let mut paths: Vec<PathBuf> = fs::read_dir(dir)
-            .map_err(Error::io("read the folder", dir))?
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-            .collect();
-        paths.sort();
         let (mut records, mut errors) = (vec![], vec![]);
-        for path in paths {
+        for path in entries(dir)?.into_iter().filter(|path| is_record(path)) {
             match Self::read(&path) {
                 Ok(record) => records.push(record),
                 Err(error) => errors.push(error),
@@ -268,6 +262,20 @@ impl Record {
         }
         Ok((records, errors))
     }
+}
+
+/// What lies in a folder, in the order of names.
+pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(dir).map_err(Error::io("read the folder", dir))?;
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut paths = paths.map_err(Error::io("read the folder", dir))?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Whether a file is a record, by its name.
+pub(super) fn is_record(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json")
 }
 
 /// Writes a file beside itself and renames it, so that no reader ever sees a part of it.

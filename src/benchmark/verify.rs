@@ -8,7 +8,10 @@ use std::{
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Record;
+use super::{
+    Record,
+    record::{entries, is_record},
+};
 use crate::{Error, Result};
 
 /// A field of a record that a run of today does not give again.
@@ -103,16 +106,12 @@ pub fn record_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 }
 
 fn below(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = std::fs::read_dir(dir).map_err(Error::io("read the folder", dir))?;
-    let paths: std::io::Result<Vec<PathBuf>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
-    let mut paths = paths.map_err(Error::io("read the folder", dir))?;
-    paths.sort();
-    for path in paths {
+    for path in entries(dir)? {
         if path.is_dir() {
             if path.file_name().is_some_and(|name| name != super::SUPERSEDED) {
                 below(&path, files)?;
             }
-        } else if path.extension().is_some_and(|extension| extension == "json") {
+        } else if is_record(&path) {
             files.push(path);
         }
     }
