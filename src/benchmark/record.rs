@@ -15,7 +15,7 @@ use super::suite::Task;
 use crate::{
     Error, Result,
     data::Calendar,
-    evaluator::Scores,
+    evaluator::{Example, Scores},
     forecaster::{Device, EpochReport},
     windows::{Scaler, Split},
 };
@@ -42,6 +42,9 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<EpochReport>,
     pub scores: Scores,
+    /// Some of its forecasts, to look at; none in a record from before they were kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<Example>,
     pub software: Software,
     pub machine: Machine,
     pub seconds: Seconds,
@@ -98,12 +101,18 @@ fn is_cpu(device: &Device) -> bool {
     *device == Device::Cpu
 }
 
-/// How long it took, wall time.
+/// How long it took.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seconds {
+    /// Wall time.
     pub fit: f64,
+    /// Wall time.
     pub evaluate: f64,
+    /// Time of all processors together, for both: what else the machine did hardly shows in it. `None` where
+    /// it was not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<f64>,
 }
 
 impl Software {
@@ -143,6 +152,11 @@ fn features() -> Vec<String> {
 #[cfg(not(target_arch = "x86_64"))]
 fn features() -> Vec<String> {
     vec![]
+}
+
+/// What the processors have spent on this program so far, in seconds; `None` where the system does not say.
+pub(super) fn cpu_seconds() -> Option<f64> {
+    cpu_time::ProcessTime::try_now().ok().map(|time| time.as_duration().as_secs_f64())
 }
 
 /// The most memory the program has held, from here on.

@@ -236,6 +236,7 @@ pub fn run_task(
     hear: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<Record> {
     let memory = PeakMemory::from_here();
+    let cpu_before = record::cpu_seconds();
     let shape = WindowShape::of(&data.scaled[0], task.lookback, task.horizon)?;
     let context = BuildContext { shape, season: data.data.season, seed: task.seed, device };
     let mut forecaster = models.build(&task.model, &task.params, &context)?;
@@ -271,6 +272,8 @@ pub fn run_task(
     let scores =
         evaluator::evaluate(&*forecaster, &test, &data.raw, &data.yardsticks, evaluator::BATCH, &mut progress)?;
     let evaluate = start.elapsed().as_secs_f64();
+    let cpu = record::cpu_seconds().zip(cpu_before).map(|(now, before)| now - before);
+    let examples = evaluator::examples(&*forecaster, &test, &data.raw, &data.yardsticks)?;
 
     Ok(Record {
         format: FORMAT,
@@ -282,9 +285,10 @@ pub fn run_task(
         windows_possible,
         curve,
         scores,
+        examples,
         software: Software::this(),
         machine: Machine::this(device),
-        seconds: Seconds { fit, evaluate },
+        seconds: Seconds { fit, evaluate, cpu },
         peak_memory_mb: memory.megabytes(),
     })
 }

@@ -46,7 +46,7 @@ impl fmt::Display for Difference {
 /// What of `recorded` a run, which gave `now`, did not give again, in the order of the record.
 ///
 /// Compared is all that follows from the task and the data, numbers to the last bit: not what ran it, nor how
-/// long it took. A record from before forecasts were hashed is not held to have a hash.
+/// long it took. A record from before forecasts were hashed or kept is not held to have them.
 ///
 /// # Errors
 /// If a record cannot be written down.
@@ -54,6 +54,9 @@ pub fn differences(recorded: &Record, now: &Record) -> Result<Vec<Difference>> {
     let mut now = now.clone();
     if recorded.scores.forecasts.is_empty() {
         now.scores.forecasts.clear();
+    }
+    if recorded.examples.is_empty() {
+        now.examples.clear();
     }
     let mut found = Vec::new();
     compare(&what_follows(recorded)?, &what_follows(&now)?, String::new(), &mut found);

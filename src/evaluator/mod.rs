@@ -2,6 +2,7 @@
 //!
 //! This layer knows the contract and windows; not which model it scores, nor where data came from.
 
+mod example;
 mod metrics;
 mod yardstick;
 
@@ -10,6 +11,7 @@ use std::ops::ControlFlow;
 use ndarray::{Array3, Axis};
 use rayon::prelude::*;
 
+pub use example::{Example, examples};
 pub use metrics::{Curve, RawScores, Scores, VariateScores};
 pub use yardstick::Yardstick;
 
