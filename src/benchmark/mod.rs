@@ -2,6 +2,7 @@
 //!
 //! This layer is handed a registry; it knows no model by name, and not how a table looks.
 
+mod failure;
 mod lock;
 mod pretrain;
 mod record;
@@ -14,8 +15,10 @@ use std::{
     fs,
     ops::ControlFlow,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+pub use failure::Failure;
 pub use lock::{LOCK_FILE, Lock, LockedData};
 pub use pretrain::{PretrainPlan, Pretrained, Source, pretrain};
 pub use record::{DataRecord, FORMAT, Machine, Record, Seconds, Software, write_whole};
@@ -27,7 +30,7 @@ pub use verify::{Difference, differences, record_files};
 use crate::{
     Error, Result,
     data::Catalogue,
-    forecaster::{Device, EpochReport, FitProgress, Registry},
+    forecaster::{Checkpoint, Device, EpochReport, FitProgress, Registry},
 };
 
 /// What happens to a task.
@@ -45,7 +48,7 @@ pub enum Event<'a> {
     Scoring { done: usize, total: usize },
     /// It is done and its record is written.
     Recorded(&'a Record),
-    /// It failed; there is no record.
+    /// It failed; a [`Failure`] is kept in place of a record, unless it could not be run at all.
     Failed(&'a Error),
     /// A record in the results folder is not whole or of other data; it is made again.
     Warning(&'a str),
@@ -67,11 +70,27 @@ pub struct Outcome {
     pub interrupted: bool,
 }
 
+/// How a suite is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub device: Device,
+    /// Run on nothing but the data and the version that the lock file of the results folder names.
+    pub locked: bool,
+    /// A fit that takes longer leaves how far it has come after each epoch, and is gone on with by the next run.
+    pub checkpoint_after: Duration,
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self { device: Device::Cpu, locked: false, checkpoint_after: Duration::from_secs(60) }
+    }
+}
+
 /// Runs the tasks of `suite` that `dir` holds no record of.
 ///
-/// Tasks run in the order of the suite. A task that fails is reported to the observer and the
-/// others go on. Each record is written when its task ends; a run that is killed loses at most the
-/// task in flight. At the end a lock file says which data and versions the records are of; with `locked`
+/// Tasks run in the order of the suite. A task that fails, or whose forecaster panics, is reported to the
+/// observer, its reason is kept, the others go on, and the next run tries it again. Each record is written when its task ends; a run that is killed loses at most the
+/// task in flight, and of a long fit its last epoch. At the end a lock file says which data and versions the records are of; with `locked`
 /// tasks run only on those.
 ///
 /// # Errors
@@ -82,10 +101,10 @@ pub fn run(
     models: &Registry,
     catalogue: &Catalogue,
     dir: &Path,
-    device: Device,
-    locked: bool,
+    how: Run,
     observer: &mut dyn BenchObserver,
 ) -> Result<Outcome> {
+    let Run { device, locked, .. } = how;
     fs::create_dir_all(dir).map_err(Error::io("make the folder", dir))?;
     let lock = match (Lock::read(dir)?, locked) {
         (None, true) => return Err(Error::file(dir, format!("there is no {LOCK_FILE} to keep to"))),
@@ -126,7 +145,7 @@ pub fn run(
             let task = data.resolve(models, task)?;
             let name = data.file_name(&task)?;
             set_aside(dir, &there, &name)?;
-            let path = dir.join(name);
+            let path = dir.join(&name);
             if path.is_file() {
                 match Record::read(&path) {
                     Ok(_) => return Ok(false),
@@ -135,8 +154,20 @@ pub fn run(
             }
             interruptible(observer.event(position, &task, Event::Started))?;
             let mut hear = |event: Event<'_>| observer.event(position, &task, event);
-            let record = run_task(models, &task, data, device, &mut hear)?;
+            let unfinished = dir.join(UNFINISHED).join(&name);
+            let checkpoint = Some(checkpoint(&unfinished, how.checkpoint_after));
+            let record = match failure::caught(|| run_task(models, &task, data, device, checkpoint, &mut hear)) {
+                Err(error) if !matches!(error, Error::Interrupted) => {
+                    Failure::forget(dir, &name)?;
+                    remove_unfinished(&unfinished)?;
+                    Failure::new(&task, data, &error, device).write(dir, &name)?;
+                    return Err(error);
+                }
+                ended => ended?,
+            };
             record.write(&path)?;
+            Failure::forget(dir, &name)?;
+            remove_unfinished(&unfinished)?;
             interruptible(observer.event(position, &task, Event::Recorded(&record))).map(|()| true)
         };
         let flow = match run() {
@@ -168,6 +199,27 @@ pub fn run(
 
 /// The folder for records of tasks that there are newer ones of.
 const SUPERSEDED: &str = "superseded";
+
+/// Folders in a results folder that hold no records to go by.
+const BESIDE_RECORDS: [&str; 3] = [SUPERSEDED, failure::FOLDER, UNFINISHED];
+
+/// The folder for what long fits leave, to be taken up again.
+const UNFINISHED: &str = "unfinished";
+
+// The name of the record tells data, params and seed; bits are those of one build only.
+fn checkpoint(folder: &Path, after: Duration) -> Checkpoint {
+    let Software { version, revision } = Software::this();
+    Checkpoint { folder: folder.to_path_buf(), after, of: format!("{version} {revision}") }
+}
+
+fn remove_unfinished(folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        fs::remove_dir_all(folder).map_err(Error::io("remove", folder))?;
+    }
+    // Only an empty one goes; others may be at work in it.
+    let _ = folder.parent().map(fs::remove_dir);
+    Ok(())
+}
 
 // Records of the same task with other inputs (params of a variant, another version of the data) go
 // into a folder of their own: they are not lost, and no table shows two scores of one task.

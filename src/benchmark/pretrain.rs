@@ -125,7 +125,7 @@ pub fn pretrain(
     let train = Windows::new(&channels, &targets[0], shape)?;
     let valid = Windows::new(&channels, &targets[1], shape)?;
     let start = Instant::now();
-    let mut fitting = Fitting::new(hear);
+    let mut fitting = Fitting::new(hear, None);
     forecaster.fit(&train, &valid, &mut fitting)?;
     let curve = fitting.curve;
     let seconds = start.elapsed().as_secs_f64();

@@ -183,17 +183,18 @@ impl PeakMemory {
 #[derive(Default)]
 struct ListsOnOneLine<'a> {
     pretty: PrettyFormatter<'a>,
-    in_list: bool,
+    /// How many lists are open.
+    lists: usize,
 }
 
 impl Formatter for ListsOnOneLine<'_> {
     fn begin_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.in_list = true;
+        self.lists += 1;
         writer.write_all(b"[")
     }
 
     fn end_array<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.in_list = false;
+        self.lists -= 1;
         writer.write_all(b"]")
     }
 
@@ -202,15 +203,15 @@ impl Formatter for ListsOnOneLine<'_> {
     }
 
     fn begin_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        if self.in_list { writer.write_all(b"{") } else { self.pretty.begin_object(writer) }
+        if self.lists > 0 { writer.write_all(b"{") } else { self.pretty.begin_object(writer) }
     }
 
     fn end_object<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        if self.in_list { writer.write_all(b"}") } else { self.pretty.end_object(writer) }
+        if self.lists > 0 { writer.write_all(b"}") } else { self.pretty.end_object(writer) }
     }
 
     fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        match (self.in_list, first) {
+        match (self.lists > 0, first) {
             (true, true) => Ok(()),
             (true, false) => writer.write_all(b", "),
             (false, _) => self.pretty.begin_object_key(writer, first),
@@ -222,7 +223,7 @@ impl Formatter for ListsOnOneLine<'_> {
     }
 
     fn end_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
-        if self.in_list { Ok(()) } else { self.pretty.end_object_value(writer) }
+        if self.lists > 0 { Ok(()) } else { self.pretty.end_object_value(writer) }
     }
 }
 
@@ -255,11 +256,7 @@ impl Record {
     /// # Errors
     /// If a number is not finite.
     pub fn to_json(&self) -> Result<String> {
-        let mut bytes = Vec::new();
-        let mut serializer = Serializer::with_formatter(&mut bytes, ListsOnOneLine::default());
-        self.serialize(&mut serializer).map_err(|error| Error::other(error.to_string()))?;
-        bytes.push(b'\n');
-        String::from_utf8(bytes).map_err(|error| Error::other(error.to_string()))
+        pretty(self)
     }
 
     /// All records of a folder, in the order of their names, and what could not be read.
@@ -276,6 +273,15 @@ impl Record {
         }
         Ok((records, errors))
     }
+}
+
+/// JSON to read: one line a field, lists of numbers on one line.
+pub(super) fn pretty(value: &impl Serialize) -> Result<String> {
+    let mut bytes = Vec::new();
+    let mut serializer = Serializer::with_formatter(&mut bytes, ListsOnOneLine::default());
+    value.serialize(&mut serializer).map_err(|error| Error::other(error.to_string()))?;
+    bytes.push(b'\n');
+    String::from_utf8(bytes).map_err(|error| Error::other(error.to_string()))
 }
 
 /// What lies in a folder, in the order of names.

@@ -14,7 +14,7 @@ use crate::{
     Error, Result,
     data::{Catalogue, Opened, Parts, Series},
     evaluator::{self, Yardstick},
-    forecaster::{BuildContext, Device, EpochReport, FitObserver, FitProgress, Params, Registry},
+    forecaster::{BuildContext, Checkpoint, Device, EpochReport, FitObserver, FitProgress, Params, Registry},
     windows::{Part, Scaler, Split, WindowShape, Windows},
 };
 
@@ -127,6 +127,11 @@ impl Prepared {
         &self.data.sha256
     }
 
+    /// How many series it has.
+    pub fn series(&self) -> usize {
+        self.raw.len()
+    }
+
     /// Each variate as a series of its own, scaled, without timestamps, with its split.
     pub(super) fn channels(&self) -> Result<Vec<(Series, Split)>> {
         let mut channels = Vec::new();
@@ -203,12 +208,15 @@ fn split(series: &[Series], parts: &Parts) -> Result<(Vec<Split>, Option<usize>)
 /// Passes on how fitting goes, and keeps the training curve.
 pub(super) struct Fitting<'a> {
     hear: &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    checkpoint: Option<Checkpoint>,
     pub curve: Vec<EpochReport>,
+    /// How many epochs of the curve an earlier run, that was interrupted, went through.
+    pub earlier: usize,
 }
 
 impl<'a> Fitting<'a> {
-    pub fn new(hear: &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>) -> Self {
-        Self { hear, curve: vec![] }
+    pub fn new(hear: &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>, checkpoint: Option<Checkpoint>) -> Self {
+        Self { hear, checkpoint, curve: vec![], earlier: 0 }
     }
 }
 
@@ -221,9 +229,19 @@ impl FitObserver for Fitting<'_> {
         self.curve.push(*report);
         (self.hear)(Event::Epoch(report))
     }
+
+    fn checkpoint(&self) -> Option<Checkpoint> {
+        self.checkpoint.clone()
+    }
+
+    fn resumed(&mut self, curve: &[EpochReport]) {
+        self.curve = curve.to_vec();
+        self.earlier = curve.len();
+    }
 }
 
-/// Fits and scores one resolved task.
+/// Fits and scores one resolved task. A long fit leaves how far it has come at `checkpoint`, and goes on from
+/// what an interrupted one left there.
 ///
 /// # Errors
 /// If the model cannot be built, fitted or scored on this data, or `hear` asks to stop
@@ -233,6 +251,7 @@ pub fn run_task(
     task: &Task,
     data: &Prepared,
     device: Device,
+    checkpoint: Option<Checkpoint>,
     hear: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<Record> {
     let memory = PeakMemory::from_here();
@@ -248,7 +267,7 @@ pub fn run_task(
     let test = possible.whole_batches(task.protocol.drop_last)?;
 
     let start = Instant::now();
-    let mut fitting = Fitting::new(hear);
+    let mut fitting = Fitting::new(hear, checkpoint);
     let windows = match task.learning {
         Learning::Full | Learning::FewShot(_) => {
             let train = data.windows(Part::Train, shape)?;
@@ -263,8 +282,8 @@ pub fn run_task(
         // There need not be any windows to learn from.
         Learning::ZeroShot | Learning::AsIs => (0, 0),
     };
-    let curve = fitting.curve;
-    let fit = start.elapsed().as_secs_f64();
+    let Fitting { curve, earlier, .. } = fitting;
+    let fit = start.elapsed().as_secs_f64() + curve[..earlier].iter().map(|epoch| epoch.seconds).sum::<f64>();
 
     let start = Instant::now();
     let total = test.len();
@@ -272,7 +291,8 @@ pub fn run_task(
     let scores =
         evaluator::evaluate(&*forecaster, &test, &data.raw, &data.yardsticks, evaluator::BATCH, &mut progress)?;
     let evaluate = start.elapsed().as_secs_f64();
-    let cpu = record::cpu_seconds().zip(cpu_before).map(|(now, before)| now - before);
+    // Of an earlier run it is not known.
+    let cpu = record::cpu_seconds().zip(cpu_before).filter(|_| earlier == 0).map(|(now, before)| now - before);
     let examples = evaluator::examples(&*forecaster, &test, &data.raw, &data.yardsticks)?;
 
     Ok(Record {

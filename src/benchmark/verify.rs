@@ -96,7 +96,7 @@ fn compare(recorded: &Value, now: &Value, field: String, found: &mut Vec<Differe
 }
 
 /// The records that `paths` name: files as they are, of folders all in them and below, in the order of their
-/// names. What was set aside as superseded is left out.
+/// names. What was set aside as superseded, failed or is unfinished is left out.
 ///
 /// # Errors
 /// If a folder cannot be read.
@@ -111,7 +111,7 @@ pub fn record_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 fn below(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for path in entries(dir)? {
         if path.is_dir() {
-            if path.file_name().is_some_and(|name| name != super::SUPERSEDED) {
+            if !super::BESIDE_RECORDS.iter().any(|name| path.ends_with(name)) {
                 below(&path, files)?;
             }
         } else if is_record(&path) {

@@ -1,6 +1,6 @@
 //! `longcast bench`: a suite from its file to its tables.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
@@ -39,6 +39,9 @@ pub struct BenchArgs {
     /// Run on nothing but the data and the version that the records there already are of (lock.toml)
     #[arg(long)]
     locked: bool,
+    /// Keep what a fit longer than so many seconds has learnt, after each epoch: the next run goes on from it
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    checkpoint_after: u64,
     /// Where networks compute: cpu, or cuda in a build that has it
     #[arg(long, default_value_t)]
     device: Device,
@@ -76,16 +79,20 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
 
     let dir = records_folder(&args.out, &suite.name);
     progress::listen_for_interrupts()?;
+    let checkpoint_after = Duration::from_secs(args.checkpoint_after);
+    let how = benchmark::Run { device: args.device, locked: args.locked, checkpoint_after };
     let mut bar = progress::Progress::new(suite.tasks.len());
-    let outcome = benchmark::run(&suite, models, &catalogue, &dir, args.device, args.locked, &mut bar);
+    let outcome = benchmark::run(&suite, models, &catalogue, &dir, how, &mut bar);
     bar.finish();
     let outcome = outcome?;
-    if outcome.recorded + outcome.kept == 0 {
-        let code = if outcome.interrupted { 130 } else { 1 };
-        return Ok(ExitCode::from(code));
-    }
-
-    let report = Report::read(&dir)?;
+    let report = match Report::read(&dir) {
+        Ok(report) => report,
+        // Nothing came out, and why has been said.
+        Err(_) if outcome.recorded + outcome.kept == 0 => {
+            return Ok(ExitCode::from(if outcome.interrupted { 130 } else { 1 }));
+        }
+        Err(error) => return Err(error.into()),
+    };
     let table = args.out.join(format!("{}.md", suite.name));
     write_whole(&table, report.render(Format::Md)?.as_bytes())?;
     print(&report.render(if args.json { Format::Json } else { Format::Md })?)?;

@@ -130,7 +130,7 @@ fn score(task: &Task, args: &EvaluateArgs, models: &Registry, bar: &mut progress
     let task = data.resolve(models, task)?;
     let mut hear = |event: Event<'_>| -> ControlFlow<()> { bar.event(0, &task, event) };
     let _ = hear(Event::Started);
-    Ok(run_task(models, &task, &data, args.device, &mut hear)?)
+    Ok(run_task(models, &task, &data, args.device, None, &mut hear)?)
 }
 
 fn describe(record: &Record) -> String {

@@ -159,7 +159,8 @@ fn again(
     let data = prepared.as_ref().expect("it was opened above");
     let task = data.resolve(models, &record.task)?;
     let _ = bar.event(position, &task, Event::Started);
-    let now = run_task(models, &task, data, record.machine.device, &mut |event| bar.event(position, &task, event))?;
+    let now =
+        run_task(models, &task, data, record.machine.device, None, &mut |event| bar.event(position, &task, event))?;
     let mut found = differences(record, &now)?;
     // The name holds a hash of all that went in.
     let (named, name) = (path.file_name().map(|name| name.to_string_lossy().into_owned()), data.file_name(&task)?);

@@ -9,7 +9,11 @@ mod pipeline;
 mod preset;
 mod registry;
 
-use std::{ops::ControlFlow, path::Path};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use ndarray::Array3;
 use serde::{Deserialize, Serialize};
@@ -159,6 +163,26 @@ pub trait FitObserver {
     fn epoch(&mut self, _report: &EpochReport) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
+
+    /// Where a long fit leaves how far it has come, and goes on from what is there; `None`: nowhere.
+    fn checkpoint(&self) -> Option<Checkpoint> {
+        None
+    }
+
+    /// Called once, before all else, by a fit that goes on from a checkpoint: the epochs it has behind it.
+    fn resumed(&mut self, _curve: &[EpochReport]) {}
+}
+
+/// A place for how far a fit has come. A fit that goes on from there gives the same bits as one that was never
+/// interrupted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// A folder for this fit alone; made when it is needed. Whoever gives it removes it in the end.
+    pub folder: PathBuf,
+    /// After each epoch the state is written, once the fit has taken this long.
+    pub after: Duration,
+    /// Which data, params and program the state is of; another's is not gone on from.
+    pub of: String,
 }
 
 impl FitObserver for () {

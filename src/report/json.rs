@@ -12,6 +12,7 @@ pub(super) fn render(report: &Report) -> Result<String> {
         "series": Scoreboard::of_series(report),
         "collections": Scoreboard::of_collections(report),
         "published": comparisons(report),
+        "failures": report.failures,
         "warnings": report.warnings(),
         "unreadable": report.unreadable,
     });

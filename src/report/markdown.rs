@@ -49,6 +49,12 @@ pub(super) fn render(report: &Report) -> String {
                  fitted on its training rows all the same.\n\n";
         text += &pretrained;
     }
+    if !report.failures.is_empty() {
+        text += "\n## Failed\n\nRun, and without a score; the next run tries them again.\n\n";
+        for failure in &report.failures {
+            text += &format!("- {}, seed {}: {}\n", failure.task, failure.task.seed, failure.reason);
+        }
+    }
     text += "\n## What was scored\n\n";
     text += &windows(report);
     let warnings = report.warnings();
@@ -84,6 +90,9 @@ fn place(row: &ScoreboardRow) -> Vec<String> {
 }
 
 fn marked(cell: &Cell, decimals: usize) -> String {
+    if cell.failed {
+        return "failed".into();
+    }
     let score = |metric: usize| {
         let text = cell.scores[metric].map_or("–".into(), |score| format!("{score:.decimals$}"));
         match cell.ranks[metric] {

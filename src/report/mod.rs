@@ -19,7 +19,7 @@ pub use scores::{Cell, Scoreboard, ScoreboardRow};
 
 use crate::{
     Error, Result,
-    benchmark::{Record, SUITE_FILE, Suite},
+    benchmark::{Failure, Record, SUITE_FILE, Suite},
 };
 
 /// How a report is written.
@@ -42,6 +42,8 @@ pub struct Report {
     /// The suite they were made from, where the folder holds it: its order is that of the tables.
     pub suite: Suite,
     pub records: Vec<Record>,
+    /// Tasks that gave no score.
+    pub failures: Vec<Failure>,
     pub published: Published,
     /// Files of the folder that could not be read, in words.
     pub unreadable: Vec<String>,
@@ -53,8 +55,10 @@ impl Report {
     /// # Errors
     /// If there is no such folder or it holds no record.
     pub fn read(dir: &Path) -> Result<Self> {
-        let (records, errors) = Record::read_all(dir)?;
-        if records.is_empty() && errors.is_empty() {
+        let (records, mut errors) = Record::read_all(dir)?;
+        let (failures, unreadable) = Failure::read_all(dir)?;
+        errors.extend(unreadable);
+        if records.is_empty() && failures.is_empty() && errors.is_empty() {
             return Err(Error::file(dir, "holds no records; `longcast bench` writes them"));
         }
         let suite_file = dir.join(SUITE_FILE);
@@ -66,7 +70,7 @@ impl Report {
             suite.name = name.to_string_lossy().into_owned();
         }
         let unreadable = errors.iter().map(ToString::to_string).collect();
-        Ok(Self { suite, records, published: Published::builtin()?, unreadable })
+        Ok(Self { suite, records, failures, published: Published::builtin()?, unreadable })
     }
 
     /// The report as text.

@@ -1,11 +1,11 @@
 //! Records side by side: a row a data set and horizon, a column a model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::Report;
-use crate::benchmark::Record;
+use crate::benchmark::{Record, Task};
 
 /// Two scores of one model in one row, and how they rank there.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -14,6 +14,10 @@ pub struct Cell {
     pub scores: [Option<f64>; 2],
     /// 1 for the best of the row, 2 for the second; equal to the printed digit is equal.
     pub ranks: [Option<usize>; 2],
+    /// It was run and, with one seed at least, gave no score; then there is no score here, no mean over the
+    /// seeds that did not fail.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
 }
 
 /// One row; with `horizon` `None` the mean over the horizons above it.
@@ -50,38 +54,43 @@ impl Scoreboard {
     /// The long-horizon table: MSE and MAE in scaled units, of single series.
     pub fn of_series(report: &Report) -> Option<Self> {
         let scores = |record: &Record| [Some(record.scores.mse), Some(record.scores.mae)];
-        Self::of(report, ["MSE", "MAE"], 3, |record| record.data.series == 1, scores)
+        Self::of(report, ["MSE", "MAE"], 3, |series| series == 1, scores)
     }
 
     /// The table of sets of many series: sMAPE in percent and MASE, in raw units.
     pub fn of_collections(report: &Report) -> Option<Self> {
         let scores = |record: &Record| [Some(record.scores.raw.smape), record.scores.raw.mase];
-        Self::of(report, ["sMAPE", "MASE"], 3, |record| record.data.series > 1, scores)
+        Self::of(report, ["sMAPE", "MASE"], 3, |series| series > 1, scores)
     }
 
     fn of(
         report: &Report,
         metrics: [&'static str; 2],
         decimals: usize,
-        keep: impl Fn(&Record) -> bool,
+        keep: impl Fn(usize) -> bool,
         scores: impl Fn(&Record) -> [Option<f64>; 2],
     ) -> Option<Self> {
         // Seeds of one task are averaged.
         let mut sums: BTreeMap<(Place, String), Vec<[Option<f64>; 2]>> = BTreeMap::new();
-        for record in report.records.iter().filter(|record| keep(record)) {
-            let task = &record.task;
-            let place = Place {
-                dataset_order: report.suite.dataset_order(&task.dataset),
-                dataset: task.dataset.clone(),
-                lookback: task.lookback,
-                horizon: task.horizon,
-            };
-            sums.entry((place, task.name.clone())).or_default().push(scores(record));
+        let place = |task: &Task| Place {
+            dataset_order: report.suite.dataset_order(&task.dataset),
+            dataset: task.dataset.clone(),
+            lookback: task.lookback,
+            horizon: task.horizon,
+        };
+        for record in report.records.iter().filter(|record| keep(record.data.series)) {
+            sums.entry((place(&record.task), record.task.name.clone())).or_default().push(scores(record));
         }
-        let mut models: Vec<String> = sums.keys().map(|(_, model)| model.clone()).collect();
+        let failed = report.failures.iter().filter(|failure| keep(failure.series));
+        let failed: BTreeSet<(Place, String)> =
+            failed.map(|failure| (place(&failure.task), failure.task.name.clone())).collect();
+        // What is left of the seeds is not the mean over all of them.
+        sums.retain(|key, _| !failed.contains(key));
+        let keys: BTreeSet<&(Place, String)> = sums.keys().chain(&failed).collect();
+        let mut models: Vec<String> = keys.iter().map(|(_, model)| model.clone()).collect();
         models.sort_by_key(|model| (report.suite.model_order(model), model.clone()));
         models.dedup();
-        let mut places: Vec<Place> = sums.keys().map(|(place, _)| place.clone()).collect();
+        let mut places: Vec<Place> = keys.iter().map(|(place, _)| place.clone()).collect();
         places.dedup();
 
         let mut rows: Vec<ScoreboardRow> = Vec::new();
@@ -92,7 +101,13 @@ impl Scoreboard {
             };
             let by_horizon: Vec<_> = group.iter().map(scores_at).collect();
             for (place, scores) in group.iter().zip(&by_horizon) {
-                rows.push(row(place, Some(place.horizon), scores.clone(), decimals));
+                let mut row = row(place, Some(place.horizon), scores.clone(), decimals);
+                for (cell, model) in row.cells.iter_mut().zip(&models) {
+                    if failed.contains(&(place.clone(), model.clone())) {
+                        *cell = Some(Cell { scores: [None; 2], ranks: [None; 2], failed: true });
+                    }
+                }
+                rows.push(row);
             }
             if group.len() > 1 {
                 // A mean over horizons only stands where every horizon does.
@@ -120,7 +135,9 @@ fn row(place: &Place, horizon: Option<usize>, scores: Vec<Option<[Option<f64>; 2
     let cells = scores
         .into_iter()
         .enumerate()
-        .map(|(model, scores)| scores.map(|scores| Cell { scores, ranks: [ranks[0][model], ranks[1][model]] }))
+        .map(|(model, scores)| {
+            scores.map(|scores| Cell { scores, ranks: [ranks[0][model], ranks[1][model]], failed: false })
+        })
         .collect();
     ScoreboardRow { dataset: place.dataset.clone(), lookback: place.lookback, horizon, cells }
 }

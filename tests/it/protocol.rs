@@ -31,7 +31,7 @@ fn score_with(
     let data = Prepared::open(&catalogue, dataset).unwrap();
     let task = data.resolve(&models, &task).unwrap();
     let hear = &mut |_: longcast::benchmark::Event<'_>| std::ops::ControlFlow::Continue(());
-    Some(run_task(&models, &task, &data, Device::Cpu, hear).unwrap())
+    Some(run_task(&models, &task, &data, Device::Cpu, None, hear).unwrap())
 }
 
 /// Data set, horizon, windows; MSE and MAE on all windows (computed independently); MSE and MAE

@@ -5,6 +5,7 @@
 //! hot runs in `kernels/`.
 
 pub mod autoformer;
+mod checkpoint;
 pub mod golden;
 pub mod gpht;
 pub mod informer;

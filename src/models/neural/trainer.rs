@@ -5,7 +5,10 @@
 //! windows at a time, which keeps memory small and what is hot in the cache. The same seed gives the same
 //! bits for any number of threads.
 
-use std::{sync::Mutex, time::Instant};
+use std::{
+    sync::{Mutex, MutexGuard},
+    time::Instant,
+};
 
 use candle_core::{Device, Tensor, Var, backprop::GradStore};
 use rand::{SeedableRng, seq::SliceRandom};
@@ -14,6 +17,7 @@ use rayon::prelude::*;
 
 use super::{
     Input, Network, Pass, Sink, Training, Weight, Weights,
+    checkpoint::{self, Counts, Reached},
     kernels::{
         adam::{Moments, Rule, Update},
         dropout::mix,
@@ -24,7 +28,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    forecaster::{EpochReport, FitObserver, FitProgress},
+    forecaster::{Checkpoint, EpochReport, FitObserver, FitProgress},
     windows::Windows,
 };
 
@@ -49,9 +53,23 @@ pub fn train<N: Network>(
         _ => seen.div_ceil(plan.batch_size),
     };
     let total = steps * plan.epochs;
+    let checkpoint = observer.checkpoint().filter(|_| !trainer.plain);
+    let mut curve: Vec<EpochReport> = vec![];
     let mut best: Option<(f64, Vec<Vec<f32>>)> = None;
     let mut without_improvement = 0;
-    for epoch in 1..=plan.epochs {
+    if let Some(reached) = checkpoint.as_ref().and_then(|checkpoint| trainer.read(checkpoint)) {
+        trainer.take(&reached)?;
+        observer.resumed(&reached.counts.curve);
+        best = Some((reached.counts.best_loss, reached.best));
+        without_improvement = reached.counts.without_improvement;
+        curve = reached.counts.curve;
+    }
+    let before: f64 = curve.iter().map(|report| report.seconds).sum();
+    let started = Instant::now();
+    for epoch in curve.len() + 1..=plan.epochs {
+        if without_improvement == plan.patience {
+            break;
+        }
         let start = Instant::now();
         let order = order(train, seen, plan.balanced, key(seed, Purpose::Order, epoch));
         let mut sum = 0.0;
@@ -81,18 +99,22 @@ pub fn train<N: Network>(
             learning_rate: rate,
             seconds: start.elapsed().as_secs_f64(),
         };
-        if observer.epoch(&report).is_break() {
-            return Err(Error::Interrupted);
-        }
+        curve.push(report);
         // As in the published code, a tie is an improvement.
         if best.as_ref().is_none_or(|(best, _)| valid_loss <= *best) {
             best = Some((valid_loss, trainer.values()?));
             without_improvement = 0;
         } else {
             without_improvement += 1;
-            if without_improvement == plan.patience {
-                break;
-            }
+        }
+        if let (Some(checkpoint), Some((best_loss, best))) = (&checkpoint, &best)
+            && before + started.elapsed().as_secs_f64() >= checkpoint.after.as_secs_f64()
+        {
+            let curve = curve.clone();
+            trainer.write(checkpoint, curve, *best_loss, best, without_improvement)?;
+        }
+        if observer.epoch(&report).is_break() {
+            return Err(Error::Interrupted);
         }
     }
     let (_, values) = best.expect("there is at least one epoch");
@@ -239,6 +261,47 @@ impl Trainer {
     fn values(&self) -> Result<Vec<Vec<f32>>> {
         self.state.iter().map(Weight::values).collect()
     }
+
+    /// Writes how far the run has come.
+    fn write(
+        &self,
+        checkpoint: &Checkpoint,
+        curve: Vec<EpochReport>,
+        best_loss: f64,
+        best: &[Vec<f32>],
+        without_improvement: usize,
+    ) -> Result<()> {
+        let counts = Counts {
+            curve,
+            best_loss,
+            without_improvement,
+            trainer_steps: self.steps,
+            optimizer_steps: self.optimizer.steps,
+        };
+        let moments: Vec<_> = self.optimizer.weights.iter().map(|(_, moments)| lock(moments)).collect();
+        checkpoint::write(checkpoint, &counts, &self.values()?, best, moments.iter().map(|moments| &**moments))
+    }
+
+    /// How far an earlier run of the same has come.
+    fn read(&self, checkpoint: &Checkpoint) -> Option<Reached> {
+        let state: Vec<usize> = self.state.iter().map(Weight::len).collect();
+        let moments: Vec<usize> = self.optimizer.weights.iter().map(|(weight, _)| weight.len()).collect();
+        Reached::read(checkpoint, &state, &moments)
+    }
+
+    /// Goes on from there.
+    fn take(&mut self, reached: &Reached) -> Result<()> {
+        for ((_, moments), reached) in self.optimizer.weights.iter().zip(&reached.moments) {
+            *lock(moments) = reached.clone();
+        }
+        self.steps = reached.counts.trainer_steps;
+        self.optimizer.steps = reached.counts.optimizer_steps;
+        self.state.iter().zip(&reached.state).try_for_each(|(weight, values)| weight.set(values))
+    }
+}
+
+fn lock(moments: &Mutex<Moments>) -> MutexGuard<'_, Moments> {
+    moments.lock().expect("no thread panics holding it")
 }
 
 /// The loss of `input`; its gradients are added to those in the sink of `pass`.

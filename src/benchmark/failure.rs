@@ -1,0 +1,112 @@
+//! A task that failed: its reason is kept beside the records, so that a table shows it as failed.
+
+use std::{
+    any::Any,
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    record::{self, FORMAT, Machine, Software, entries, is_record, write_whole},
+    suite::Task,
+    task::Prepared,
+};
+use crate::{Error, Result, forecaster::Device};
+
+/// The folder beside the records that holds failures.
+pub(super) const FOLDER: &str = "failed";
+
+/// A task that was run and gave no score.
+///
+/// The next run tries it again; when it succeeds, this is gone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failure {
+    pub format: u32,
+    pub task: Task,
+    /// sha256 of the data it was run on.
+    pub data: String,
+    /// How many series that has.
+    pub series: usize,
+    /// Why, in words.
+    pub reason: String,
+    pub software: Software,
+    pub machine: Machine,
+}
+
+impl Failure {
+    pub(super) fn new(task: &Task, data: &Prepared, error: &Error, device: Device) -> Self {
+        Self {
+            format: FORMAT,
+            task: task.clone(),
+            data: data.sha256().to_string(),
+            series: data.series(),
+            reason: error.to_string(),
+            software: Software::this(),
+            machine: Machine::this(device),
+        }
+    }
+
+    /// Writes it under the `name` that the record would have in the results folder `dir`.
+    pub(super) fn write(&self, dir: &Path, name: &str) -> Result<()> {
+        let folder = dir.join(FOLDER);
+        fs::create_dir_all(&folder).map_err(Error::io("make the folder", &folder))?;
+        write_whole(&folder.join(name), record::pretty(self)?.as_bytes())
+    }
+
+    /// All failures of the results folder `dir`, in the order of their names, and what could not be read.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn read_all(dir: &Path) -> Result<(Vec<Self>, Vec<Error>)> {
+        let folder = dir.join(FOLDER);
+        let (mut failures, mut errors) = (vec![], vec![]);
+        for path in files(&folder)? {
+            let text = fs::read_to_string(&path).map_err(Error::io("read", &path));
+            let parsed = text.and_then(|text| {
+                serde_json::from_str(&text).map_err(|error| Error::file(&path, format!("not a failure: {error}")))
+            });
+            match parsed {
+                Ok(failure) => failures.push(failure),
+                Err(error) => errors.push(error),
+            }
+        }
+        Ok((failures, errors))
+    }
+
+    /// Forgets the failures of the task whose record is called `name`, whatever went into them.
+    pub(super) fn forget(dir: &Path, name: &str) -> Result<()> {
+        let task = record::without_hash(name);
+        let same =
+            |path: &PathBuf| path.file_name().is_some_and(|name| record::without_hash(&name.to_string_lossy()) == task);
+        let folder = dir.join(FOLDER);
+        for path in files(&folder)?.into_iter().filter(same) {
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+        // Only an empty folder goes.
+        let _ = fs::remove_dir(&folder);
+        Ok(())
+    }
+}
+
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    match folder.is_dir() {
+        true => Ok(entries(folder)?.into_iter().filter(|path| is_record(path)).collect()),
+        false => Ok(vec![]),
+    }
+}
+
+/// What `run` gives; a panic in it, as of a forecaster from outside, is an error like others.
+pub(super) fn caught<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What a panic leaves half done belongs to the task, and goes with it.
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|panic| Err(Error::other(format!("panicked: {}", words(&*panic)))))
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".into())
+}
