@@ -4,6 +4,7 @@
 
 mod cli;
 mod contract;
+mod failure;
 mod golden;
 mod layering;
 mod leakage;
