@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Report, Scoreboard, markdown::comparisons};
+use super::{Ranking, Report, Scoreboard, markdown::comparisons};
 use crate::{Error, Result};
 
 pub(super) fn render(report: &Report) -> Result<String> {
@@ -11,6 +11,7 @@ pub(super) fn render(report: &Report) -> Result<String> {
         "about": report.suite.about,
         "series": Scoreboard::of_series(report),
         "collections": Scoreboard::of_collections(report),
+        "ranking": Scoreboard::of_series(report).as_ref().and_then(Ranking::of),
         "published": comparisons(report),
         "failures": report.failures,
         "warnings": report.warnings(),

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Cell, Report, Scoreboard, ScoreboardRow};
+use super::{Cell, LEVEL, Ranking, Report, Scoreboard, ScoreboardRow};
 use crate::benchmark::Learning;
 
 pub(super) fn render(report: &Report) -> String {
@@ -31,6 +31,10 @@ pub(super) fn render(report: &Report) -> String {
     if let Some(board) = series.as_ref().and_then(skill) {
         text += "\n## Skill\n\n1 − MSE / MSE of `repeat`, in percent: how much of the last value's error a model takes away.\n\n";
         text += &board;
+    }
+    if let Some(ranking) = series.as_ref().and_then(Ranking::of) {
+        text += "\n## Ranks\n\n";
+        text += &ranks(&ranking);
     }
     if let Some(seeds) = seeds(report) {
         text += "\n## Seeds\n\nWhere seeds differ: MSE and MAE, the mean over all seeds and the deviation of one seed \
@@ -146,6 +150,34 @@ fn skill(board: &Scoreboard) -> Option<String> {
             Some(line)
         });
     Some(table(&header, rows))
+}
+
+fn ranks(ranking: &Ranking) -> String {
+    let count = ranking.rows;
+    let mut text = format!(
+        "Average rank by MSE over the {count} rows that all of these models stand in; what is equal to the printed \
+         digit shares a rank. Friedman's χ² is {:.1} (p {}). Two models count as told apart where Wilcoxon's \
+         signed-rank test over the rows, with Holm's correction for all pairs, gives p < {LEVEL}. Rows of one data \
+         set are not independent of one another, so that p is rather too small than too large.\n\n",
+        ranking.friedman,
+        probability(ranking.friedman_p)
+    );
+    let header = ["model", "average rank", "best in rows", "not told apart from"].map(String::from);
+    let rows = ranking.models.iter().map(|model| {
+        let alike = ranking.pairs.iter().filter(|pair| !pair.told_apart()).filter_map(|pair| {
+            let other = if pair.one == model.name { Some(&pair.other) } else { Some(&pair.one) };
+            other.filter(|_| pair.one == model.name || pair.other == model.name).cloned()
+        });
+        let alike: Vec<String> = alike.collect();
+        let alike = if alike.is_empty() { "–".into() } else { alike.join(", ") };
+        vec![model.name.clone(), format!("{:.2}", model.average_rank), model.best.to_string(), alike]
+    });
+    text += &table(&header, rows);
+    text
+}
+
+fn probability(p: f64) -> String {
+    if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }
 }
 
 /// How scores spread over seeds, where they do.

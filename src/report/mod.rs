@@ -8,6 +8,7 @@ mod lint;
 mod markdown;
 mod published;
 mod scores;
+mod statistics;
 
 use std::path::Path;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use lint::{Warning, lint};
 pub use published::{Published, PublishedRow};
 pub use scores::{Cell, Scoreboard, ScoreboardRow};
+pub use statistics::{LEVEL, Pair, Ranked, Ranking};
 
 use crate::{
     Error, Result,
