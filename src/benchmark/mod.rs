@@ -25,7 +25,7 @@ pub use record::{DataRecord, FORMAT, Machine, Record, Seconds, Software, write_w
 pub use shard::{Shard, estimated_cost};
 pub use suite::{Beside, Init, Learning, Protocol, SUITE_FILE, Suite, Task};
 pub use task::{Prepared, run_task};
-pub use verify::{Difference, differences, record_files};
+pub use verify::{Difference, differences, record_files, settings_apart};
 
 use crate::{
     Error, Result,

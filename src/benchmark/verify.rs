@@ -6,11 +6,11 @@ use std::{
 };
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Record,
-    record::{entries, is_record},
+    record::{DataRecord, entries, is_record},
 };
 use crate::{Error, Result};
 
@@ -60,6 +60,24 @@ pub fn differences(recorded: &Record, now: &Record) -> Result<Vec<Difference>> {
     }
     let mut found = Vec::new();
     compare(&what_follows(recorded)?, &what_follows(&now)?, String::new(), &mut found);
+    Ok(found)
+}
+
+/// How what went into two records differs: params, protocol, data. `recorded` is of `one`, `now` of `other`.
+///
+/// # Errors
+/// If a record cannot be written down.
+pub fn settings_apart(one: &Record, other: &Record) -> Result<Vec<Difference>> {
+    let settings = |record: &Record| {
+        let Record { task, data, windows_train, windows_valid, windows_scored, .. } = record;
+        let windows = json!({"train": windows_train, "valid": windows_valid, "scored": windows_scored});
+        // The scaler follows from data and split.
+        let data = DataRecord { scaler: None, ..data.clone() };
+        let settings = json!({"task": task, "data": data, "windows": windows, "version": record.software.version});
+        serde_json::to_value(settings).map_err(|error| Error::other(error.to_string()))
+    };
+    let mut found = Vec::new();
+    compare(&settings(one)?, &settings(other)?, String::new(), &mut found);
     Ok(found)
 }
 
@@ -123,8 +141,6 @@ fn below(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn found(recorded: &Value, now: &Value) -> Vec<String> {

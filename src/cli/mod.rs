@@ -6,8 +6,10 @@
 
 mod bench;
 mod check;
+mod compare;
 mod data;
 mod evaluate;
+mod lint;
 mod models;
 mod pretrain;
 mod progress;
@@ -51,6 +53,10 @@ enum Command {
     Report(report::ReportArgs),
     /// Run tasks again from their records, and say what differs
     Verify(verify::VerifyArgs),
+    /// Set two results folders side by side: scores, and what differs in params, protocol and data
+    Compare(compare::CompareArgs),
+    /// Find the cells of a copied table that cannot be
+    Lint(lint::LintArgs),
     /// List, show, fetch and check data
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -88,6 +94,8 @@ pub fn main(models: Registry) -> ExitCode {
         Command::Pretrain(args) => pretrain::run(&args, &models),
         Command::Report(args) => report::run(&args),
         Command::Verify(args) => verify::run(&args, &models),
+        Command::Compare(args) => compare::run(&args),
+        Command::Lint(args) => lint::run(&args),
         Command::Data(command) => data::run(&command),
         Command::Models(args) => models::run(&args, &models),
         Command::Completions { shell } => {

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::benchmark::Record;
+use crate::{Error, Result, benchmark::Record};
 
 /// What is wrong with which cell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -79,9 +79,61 @@ pub fn lint(records: &[Record]) -> Vec<Warning> {
     warnings
 }
 
+/// Everything in a copied table that cannot be: CSV with a column `mse` and a column `mae`, whatever the others
+/// are. Half of the last printed digit of each number is given to it.
+///
+/// # Errors
+/// If the text is no such CSV; the line is named.
+pub fn lint_table(text: &str) -> Result<Vec<Warning>> {
+    let mut reader = ::csv::ReaderBuilder::new().trim(::csv::Trim::All).from_reader(text.as_bytes());
+    let unreadable = |error: ::csv::Error| Error::other(error.to_string());
+    let header = reader.headers().map_err(unreadable)?.clone();
+    let column = |name: &str| {
+        let found = header.iter().position(|column| column.eq_ignore_ascii_case(name));
+        found.ok_or_else(|| Error::other(format!("no column '{name}': a table has one row a cell, with mse and mae")))
+    };
+    let (mse, mae) = (column("mse")?, column("mae")?);
+    let mut warnings = Vec::new();
+    for row in reader.records() {
+        let row = row.map_err(unreadable)?;
+        let line = row.position().map_or(0, ::csv::Position::line);
+        let place: Vec<&str> =
+            row.iter().enumerate().filter(|(index, _)| ![mse, mae].contains(index)).map(|(_, text)| text).collect();
+        let mut warn = |problem| {
+            warnings.push(Warning { cell: format!("line {line} ({})", place.join(", ")), problem });
+        };
+        let printed = [&row[mse], &row[mae]];
+        if printed.contains(&"") {
+            continue;
+        }
+        let [Ok(mse), Ok(mae)] = printed.map(str::parse::<f64>) else {
+            warn(format!("'{}' and '{}' are not two numbers", printed[0], printed[1]));
+            continue;
+        };
+        let digits = printed.map(|text| text.split_once('.').map_or(0, |(_, digits)| digits.len()));
+        let precision = 0.5 * 10f64.powi(-(digits[0].min(digits[1]) as i32));
+        if let Some(problem) = impossible(mse, mae, precision) {
+            warn(problem);
+        }
+    }
+    Ok(warnings)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_impossible_cells_of_a_copied_table_are_named() -> Result<()> {
+        let table = "Model, MSE ,MAE,horizon\nA,0.455,0.883,96\nB,0.250,0.5004,96\nC,0.4,,96\nD,x,1,96\n";
+        let found = lint_table(table)?;
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found[0].to_string(), "line 2 (A, 96): MSE 0.455 is below the square of MAE 0.883");
+        assert_eq!(found[1].to_string(), "line 5 (D, 96): 'x' and '1' are not two numbers");
+        assert!(lint_table("model,mse\nA,1\n").unwrap_err().to_string().contains("no column 'mae'"));
+        assert!(lint_table("mse,mae\n1\n").unwrap_err().to_string().contains("line: 2"));
+        Ok(())
+    }
 
     #[test]
     fn a_mean_of_squares_below_the_square_of_the_mean_is_found() {

@@ -356,7 +356,7 @@ fn windows(report: &Report) -> String {
 }
 
 // Columns padded so that the table also reads well as plain text.
-fn table(header: &[String], rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn table(header: &[String], rows: impl Iterator<Item = Vec<String>>) -> String {
     let rows: Vec<Vec<String>> = rows.collect();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| &row[column]).chain([&header[column]]);

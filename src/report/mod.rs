@@ -2,6 +2,7 @@
 //!
 //! A report is a pure function of a results folder: the same records give the same bytes.
 
+mod compare;
 mod csv;
 mod json;
 mod lint;
@@ -14,7 +15,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use lint::{Warning, lint};
+pub use compare::{Compared, ComparedRow, SettingApart};
+pub use lint::{Warning, lint, lint_table};
 pub use published::{Published, PublishedRow};
 pub use scores::{Cell, Scoreboard, ScoreboardRow};
 pub use statistics::{LEVEL, Pair, Ranked, Ranking};

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)]
 
 mod cli;
+mod compare;
 mod contract;
 mod failure;
 mod golden;
