@@ -3,6 +3,7 @@
 //! This layer is handed a registry; it knows no model by name, and not how a table looks.
 
 mod lock;
+mod merge;
 mod pretrain;
 mod record;
 mod shard;
@@ -17,9 +18,10 @@ use std::{
 };
 
 pub use lock::{LOCK_FILE, Lock, LockedData};
+pub use merge::{Conflict, Merged, Missing, merge};
 pub use pretrain::{PretrainPlan, Pretrained, Source, pretrain};
 pub use record::{DataRecord, FORMAT, Machine, Record, Seconds, Software, write_whole};
-pub use shard::{Shard, estimated_cost};
+pub use shard::{FIRST_INDEX, SHARDS, Shard, estimated_cost};
 pub use suite::{Beside, Init, Learning, Protocol, SUITE_FILE, Suite, Task};
 pub use task::{Prepared, run_task};
 pub use verify::{Difference, differences, record_files};
