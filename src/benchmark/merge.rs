@@ -189,7 +189,9 @@ fn conflict(first: &Found, second: &Found) -> Result<Option<Conflict>> {
         one.scores.forecasts.clear();
         other.scores.forecasts.clear();
     }
-    let differences = differences(&one, &other)?;
+    let mut differences = differences(&one, &other)?;
+    // What went in comes first: it explains what came out.
+    differences.sort_by_key(|difference| !["task.", "data."].iter().any(|part| difference.field.starts_with(part)));
     Ok((!differences.is_empty()).then(|| Conflict {
         task: first.record.task.clone(),
         first: first.path.clone(),
