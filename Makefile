@@ -60,6 +60,10 @@ smoke: ## Run the smoke suite: its table is the expected one, nothing is run twi
 	cargo run -- bench suites/smoke.toml --out $(SMOKE) 2>&1 > /dev/null | grep ' 0 recorded'
 	RAYON_NUM_THREADS=1 cargo run -- verify $(SMOKE)/records/smoke > $(SMOKE).verified
 
-ci: lint test doc light smoke ## All that must be green before a change is sent
+slurm: ## Run the smoke suite in parts on a Slurm of one node; installs it where it is missing (Debian, as root)
+	cargo build
+	tests/slurm.sh
 
-.PHONY: help run test lint doc bench bench-pytorch golden report pretrained light smoke ci
+ci: lint test doc light smoke slurm ## All that must be green before a change is sent
+
+.PHONY: help run test lint doc bench bench-pytorch golden report pretrained light smoke slurm ci

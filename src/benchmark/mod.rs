@@ -4,6 +4,7 @@
 
 mod failure;
 mod lock;
+mod merge;
 mod pretrain;
 mod record;
 mod shard;
@@ -20,9 +21,10 @@ use std::{
 
 pub use failure::Failure;
 pub use lock::{LOCK_FILE, Lock, LockedData};
+pub use merge::{Conflict, Merged, Missing, merge};
 pub use pretrain::{PretrainPlan, Pretrained, Source, pretrain};
 pub use record::{DataRecord, FORMAT, Machine, Record, Seconds, Software, write_whole};
-pub use shard::{Shard, estimated_cost};
+pub use shard::{FIRST_INDEX, SHARDS, Shard, estimated_cost};
 pub use suite::{Beside, Init, Learning, Protocol, SUITE_FILE, Suite, Task};
 pub use task::{Prepared, run_task};
 pub use verify::{Difference, differences, record_files, settings_apart};

@@ -233,8 +233,12 @@ impl Record {
     /// # Errors
     /// If it cannot be read or is not a whole record of this format.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let record: Self = serde_json::from_str(&text).map_err(|error| {
+        Self::parse(path, &fs::read_to_string(path).map_err(Error::io("read", path))?)
+    }
+
+    /// The record that `text` is, as it was read from `path`.
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self> {
+        let record: Self = serde_json::from_str(text).map_err(|error| {
             Error::file(path, format!("not a whole record ({error}); run the suite again to redo it"))
         })?;
         match record.format {

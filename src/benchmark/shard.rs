@@ -17,40 +17,84 @@ pub struct Shard {
     count: usize,
 }
 
-/// The variables in which engines tell a job of an array its number, the first of all numbers (a variable or the
-/// number itself), and how many there are.
-const ARRAYS: [(&str, First, &str); 2] = [
-    ("SLURM_ARRAY_TASK_ID", First::Variable("SLURM_ARRAY_TASK_MIN"), "SLURM_ARRAY_TASK_COUNT"),
-    ("AWS_BATCH_JOB_ARRAY_INDEX", First::Number(0), "AWS_BATCH_JOB_ARRAY_SIZE"),
-];
+/// The variable with the number of parts, and the one with the number of the first job, for engines that do not
+/// tell them and for a job that is submitted again alone. Where they are set, they win.
+pub const SHARDS: &str = "LONGCAST_SHARDS";
+/// See [`SHARDS`].
+pub const FIRST_INDEX: &str = "LONGCAST_FIRST_INDEX";
 
-#[derive(Clone, Copy)]
-enum First {
-    Variable(&'static str),
-    Number(usize),
+/// How an engine tells a job of an array its part.
+struct Engine {
+    name: &'static str,
+    /// The variable with the number of the job.
+    index: &'static str,
+    /// The one with the first of all numbers; without it they begin with 0.
+    first: Option<&'static str>,
+    /// The one with how many there are.
+    count: Option<&'static str>,
 }
 
+const ENGINES: [Engine; 5] = [
+    Engine {
+        name: "Slurm",
+        index: "SLURM_ARRAY_TASK_ID",
+        first: Some("SLURM_ARRAY_TASK_MIN"),
+        count: Some("SLURM_ARRAY_TASK_COUNT"),
+    },
+    Engine {
+        name: "AWS Batch",
+        index: "AWS_BATCH_JOB_ARRAY_INDEX",
+        first: None,
+        count: Some("AWS_BATCH_JOB_ARRAY_SIZE"),
+    },
+    Engine { name: "Kubernetes", index: "JOB_COMPLETION_INDEX", first: None, count: None },
+    Engine { name: "PBS", index: "PBS_ARRAY_INDEX", first: None, count: None },
+    Engine { name: "Torque", index: "PBS_ARRAYID", first: None, count: None },
+];
+
 impl Shard {
-    /// The part of the job of an array that this program is, by the variables of Slurm or AWS Batch.
+    /// The part of the job of an array that this program is, by the variables of Slurm, AWS Batch, Kubernetes, PBS
+    /// or Torque, and by [`SHARDS`] and [`FIRST_INDEX`], which win.
     ///
     /// # Errors
-    /// If it is none, or they are no numbers of an array without gaps.
+    /// If it is none, or they do not say which of how many.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let number = |name: &str| -> Result<usize> {
-            let text = variable(name).ok_or_else(|| Error::other(format!("{name} is not set")))?;
-            text.parse().map_err(|_| Error::other(format!("{name} is {text:?}, not a number")))
+        let told = |name: &str| -> Result<Option<usize>> {
+            let number =
+                |text: String| text.parse().map_err(|_| Error::other(format!("{name} is {text:?}, no number")));
+            variable(name).map(number).transpose()
         };
-        let Some((index, first, count)) = ARRAYS.iter().find(|(index, ..)| variable(index).is_some()) else {
-            let names = ARRAYS.map(|(index, ..)| index).join(", ");
-            return Err(Error::other(format!("no job of an array (of {names} none is set): give --shard 1/4")));
+        let engine = ENGINES.iter().find(|engine| variable(engine.index).is_some()).ok_or_else(|| {
+            let names = ENGINES.map(|engine| engine.index).join(", ");
+            Error::other(format!("no job of an array (of {names} none is set): give --shard 1/4"))
+        })?;
+        let index = told(engine.index)?.ok_or_else(|| Error::other(format!("{} is not set", engine.index)))?;
+        let counted = engine.count.map(told).transpose()?.flatten();
+        let count = told(SHARDS)?.or(counted).ok_or_else(|| {
+            let other = engine.count.map(|name| format!("{name} is not set: ")).unwrap_or_default();
+            Error::other(format!("{other}{} does not say how many jobs there are: set {SHARDS}", engine.name))
+        })?;
+        let first = match (told(FIRST_INDEX)?, engine.first) {
+            (Some(first), _) => first,
+            (None, None) => 0,
+            (None, Some(name)) => {
+                let first = told(name)?.ok_or_else(|| Error::other(format!("{name} is not set")))?;
+                // Jobs that are submitted again are an array of their own, which begins anywhere.
+                if first > 1 || counted != Some(count) {
+                    let of = counted.map_or_else(String::new, |counted| format!(" of {counted} jobs"));
+                    return Err(Error::other(format!(
+                        "an array{of} from {first} on may be a part of one: set {SHARDS} to the number of all jobs and \
+                         {FIRST_INDEX} to the first of their numbers"
+                    )));
+                }
+                first
+            }
         };
-        let first = match first {
-            First::Variable(name) => number(name)?,
-            First::Number(first) => *first,
-        };
-        let (index, count) = (number(index)?, number(count)?);
         index.checked_sub(first).and_then(|index| Self::new(index, count)).ok_or_else(|| {
-            Error::other(format!("job {index} of an array of {count} from {first} on: number the jobs without gaps"))
+            Error::other(format!(
+                "job {index} of an array of {count} from {first} on: number the jobs without gaps, and set \
+                 {FIRST_INDEX} to the first number"
+            ))
         })
     }
 
@@ -153,12 +197,13 @@ mod tests {
         }
     }
 
+    fn part(variables: &[(&str, &str)]) -> Result<Shard> {
+        let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
+        Shard::from_environment(|name| variables.get(name).map(ToString::to_string))
+    }
+
     #[test]
     fn jobs_of_an_array_know_their_part() {
-        let part = |variables: &[(&str, &str)]| {
-            let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
-            Shard::from_environment(|name| variables.get(name).map(ToString::to_string))
-        };
         let slurm = |id| [("SLURM_ARRAY_TASK_ID", id), ("SLURM_ARRAY_TASK_MIN", "1"), ("SLURM_ARRAY_TASK_COUNT", "4")];
         assert_eq!(part(&slurm("3")).unwrap().to_string(), "3/4");
         assert_eq!(
@@ -166,8 +211,34 @@ mod tests {
             "1/2"
         );
         assert!(part(&slurm("9")).unwrap_err().to_string().contains("without gaps"));
-        assert!(part(&slurm("x")).unwrap_err().to_string().contains("not a number"));
+        assert!(part(&slurm("x")).unwrap_err().to_string().contains("no number"));
         assert!(part(&slurm("3")[..2]).unwrap_err().to_string().contains("SLURM_ARRAY_TASK_COUNT is not set"));
         assert!(part(&[]).unwrap_err().to_string().contains("--shard 1/4"));
+    }
+
+    #[test]
+    fn engines_that_do_not_count_are_told_how_many_parts_there_are() {
+        for index in ["JOB_COMPLETION_INDEX", "PBS_ARRAY_INDEX", "PBS_ARRAYID"] {
+            assert_eq!(part(&[(index, "0"), (SHARDS, "4")]).unwrap().to_string(), "1/4", "{index}");
+            assert_eq!(part(&[(index, "4"), (SHARDS, "4"), (FIRST_INDEX, "1")]).unwrap().to_string(), "4/4", "{index}");
+            assert!(part(&[(index, "0")]).unwrap_err().to_string().contains("set LONGCAST_SHARDS"), "{index}");
+            let counted_from_1 = part(&[(index, "4"), (SHARDS, "4")]).unwrap_err().to_string();
+            assert!(counted_from_1.contains("set LONGCAST_FIRST_INDEX"), "{counted_from_1}");
+            assert!(part(&[(index, "0"), (SHARDS, "four")]).unwrap_err().to_string().contains("no number"), "{index}");
+        }
+    }
+
+    #[test]
+    fn a_job_submitted_again_alone_keeps_its_part() {
+        let alone = [("SLURM_ARRAY_TASK_ID", "3"), ("SLURM_ARRAY_TASK_MIN", "3"), ("SLURM_ARRAY_TASK_COUNT", "1")];
+        let with = |more: &[(&'static str, &'static str)]| part(&[&alone, more].concat());
+        assert_eq!(with(&[(SHARDS, "4"), (FIRST_INDEX, "0")]).unwrap().to_string(), "4/4");
+        assert_eq!(with(&[(SHARDS, "4"), (FIRST_INDEX, "1")]).unwrap().to_string(), "3/4");
+        // What nobody told is not guessed.
+        for untold in [&[][..], &[(SHARDS, "4")]] {
+            assert!(with(untold).unwrap_err().to_string().contains("may be a part of one"), "{untold:?}");
+        }
+        let first = [("SLURM_ARRAY_TASK_ID", "0"), ("SLURM_ARRAY_TASK_MIN", "0"), ("SLURM_ARRAY_TASK_COUNT", "1")];
+        assert!(part(&[&first[..], &[(SHARDS, "4")]].concat()).is_err());
     }
 }

@@ -1,11 +1,21 @@
 //! `longcast bench`: a suite from its file to its tables.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, Subcommand};
 
-use super::{Usage, print, progress, report::complain};
+use super::{
+    Usage,
+    merge::{self, MergeArgs},
+    print, progress,
+    report::complain,
+    submit::{self, SubmitArgs},
+};
 use crate::{
     Error,
     benchmark::{self, Shard, Suite, Task, estimated_cost, records_folder, write_whole},
@@ -15,22 +25,31 @@ use crate::{
 };
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    longcast bench suites/smoke.toml\n  \
-    longcast bench suites/long-horizon.toml --only dataset=ETTh1,model=ridge\n  \
-    longcast bench suites/long-horizon.toml --shard 2/4\n  \
-    longcast bench suites/long-horizon.toml --dry-run")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:\n  \
+        longcast bench suites/smoke.toml\n  \
+        longcast bench suites/long-horizon.toml --only dataset=ETTh1,model=ridge\n  \
+        longcast bench suites/long-horizon.toml --shard 2/4\n  \
+        longcast bench suites/long-horizon.toml --dry-run\n  \
+        longcast bench submit suites/long-horizon.toml --slurm --jobs 4 > jobs.sh\n  \
+        longcast bench merge part-1 part-2 --into reports"
+)]
 pub struct BenchArgs {
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
     /// The suite file
-    suite: PathBuf,
+    #[arg(required = true)]
+    suite: Option<PathBuf>,
     /// The folder for tables; records go to `records/<suite>` below it
     #[arg(long, default_value = "reports")]
     out: PathBuf,
     /// Run only tasks with these, e.g. dataset=ETTh1,model=ridge,horizon=96
     #[arg(long, value_delimiter = ',', value_name = "KEY=VALUE")]
     only: Vec<String>,
-    /// Run one of so many parts, e.g. 2/4; with auto the one of this job of a Slurm or AWS Batch array.
-    /// Parts may share a folder
+    /// Run one of so many parts, e.g. 2/4; with auto the one of this job of an array of Slurm, AWS Batch,
+    /// Kubernetes or PBS. Parts may share a folder
     #[arg(long, value_name = "PART|auto")]
     shard: Option<String>,
     /// Say what would run, and run nothing
@@ -53,10 +72,24 @@ pub struct BenchArgs {
     json: bool,
 }
 
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Put the records of several results folders of one suite together
+    Merge(MergeArgs),
+    /// Print a job script or manifest that runs a suite in parts; nothing is sent
+    Submit(SubmitArgs),
+}
+
 pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
-    let mut suite = Suite::read(&args.suite)?;
+    match &args.command {
+        Some(BenchCommand::Merge(args)) => return merge::run(args, models),
+        Some(BenchCommand::Submit(args)) => return submit::run(args, models),
+        None => {}
+    }
+    let path = args.suite.as_deref().expect("clap asks for it where there is no command");
+    let mut suite = Suite::read(path)?;
     let catalogue = Catalogue::new(args.data.as_deref())?;
-    check_names(&suite, models, &catalogue).with_context(|| args.suite.display().to_string())?;
+    check_names(&suite, models, &catalogue).with_context(|| path.display().to_string())?;
     keep_only(&mut suite, &args.only)?;
     if let Some(shard) = &args.shard {
         let shard = match shard.as_str() {
@@ -85,17 +118,14 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let outcome = benchmark::run(&suite, models, &catalogue, &dir, how, &mut bar);
     bar.finish();
     let outcome = outcome?;
-    let report = match Report::read(&dir) {
-        Ok(report) => report,
-        // Nothing came out, and why has been said.
-        Err(_) if outcome.recorded + outcome.kept == 0 => {
-            return Ok(ExitCode::from(if outcome.interrupted { 130 } else { 1 }));
-        }
-        Err(error) => return Err(error.into()),
+    // Nothing came out, and why has been said.
+    if outcome.recorded + outcome.kept + outcome.failed == 0 {
+        return Ok(ExitCode::from(if outcome.interrupted { 130 } else { 1 }));
+    }
+    let (report, table) = match write_table(&args.out, &dir, &suite.name, args.json) {
+        Err(_) if outcome.recorded + outcome.kept == 0 => return Ok(ExitCode::from(1)),
+        written => written?,
     };
-    let table = args.out.join(format!("{}.md", suite.name));
-    write_whole(&table, report.render(Format::Md)?.as_bytes())?;
-    print(&report.render(if args.json { Format::Json } else { Format::Md })?)?;
     eprintln!(
         "longcast: {} recorded, {} there already, {} failed; table in {}",
         outcome.recorded,
@@ -111,8 +141,17 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Writes the table of the records in `dir` to `out`, and prints it.
+pub fn write_table(out: &Path, dir: &Path, suite: &str, json: bool) -> anyhow::Result<(Report, PathBuf)> {
+    let report = Report::read(dir)?;
+    let table = out.join(format!("{suite}.md"));
+    write_whole(&table, report.render(Format::Md)?.as_bytes())?;
+    print(&report.render(if json { Format::Json } else { Format::Md })?)?;
+    Ok((report, table))
+}
+
 // A name that is not there is wrong usage, found before any work.
-fn check_names(suite: &Suite, models: &Registry, catalogue: &Catalogue) -> anyhow::Result<()> {
+pub fn check_names(suite: &Suite, models: &Registry, catalogue: &Catalogue) -> anyhow::Result<()> {
     for task in &suite.tasks {
         models.resolve(&task.model, &task.params)?;
         models.preset(&task.model, task.preset.as_deref())?;

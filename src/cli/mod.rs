@@ -10,11 +10,13 @@ mod compare;
 mod data;
 mod evaluate;
 mod lint;
+mod merge;
 mod models;
 mod pretrain;
 mod progress;
 mod read_args;
 mod report;
+mod submit;
 mod verify;
 
 use std::{io::Write, process::ExitCode};
@@ -44,7 +46,7 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the tasks of a suite that are not recorded yet, and print and write its tables
-    Bench(bench::BenchArgs),
+    Bench(Box<bench::BenchArgs>),
     /// Fit one model on one data set and score it on every test window
     Evaluate(Box<evaluate::EvaluateArgs>),
     /// Train one model on many data sets and keep its weights

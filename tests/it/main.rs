@@ -10,10 +10,12 @@ mod golden;
 mod layering;
 mod leakage;
 mod loader;
+mod merge;
 mod networks;
 mod pipeline;
 mod pretrain;
 mod protocol;
+mod submit;
 mod verify;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,236 @@
+//! Putting the records of several results folders of one suite together.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Difference, Lock, Record, SUITE_FILE, Suite, Task, differences,
+    record::{self, DataKey, entries, is_record, write_whole},
+    records_folder,
+    task::resolved_params,
+};
+use crate::{Error, Result, forecaster::Registry};
+
+/// What came of putting records together.
+#[derive(Debug)]
+pub struct Merged {
+    pub suite: Suite,
+    /// The folder that holds all records now.
+    pub dir: PathBuf,
+    /// Records that were copied into it.
+    pub copied: usize,
+    /// Records that stood there before.
+    pub kept: usize,
+    pub conflicts: Vec<Conflict>,
+    /// Files that are no whole records, or not of what their names say; they are not merged.
+    pub unreadable: Vec<Error>,
+    pub missing: Vec<Missing>,
+}
+
+/// Two records of one task that say different things.
+#[derive(Debug)]
+pub struct Conflict {
+    pub task: Task,
+    /// The first one that was found.
+    pub first: PathBuf,
+    pub second: PathBuf,
+    pub differences: Vec<Difference>,
+}
+
+/// A task of the suite without a record.
+#[derive(Debug)]
+pub struct Missing {
+    pub task: Task,
+    /// There is one of other params.
+    pub outdated: Option<PathBuf>,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} · seed {}", self.task, self.task.seed)?;
+        match &self.outdated {
+            Some(path) => write!(f, " ({} is of other params)", path.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Found {
+    path: PathBuf,
+    record: Record,
+    text: String,
+}
+
+/// Copies the records of the results folders `from` into the results folder `into`, which may be one of them.
+///
+/// Of records with the same numbers the first is kept; what stands in `into` comes first. Of two that differ
+/// neither is copied, and nothing is overwritten. `suite.toml` and `lock.toml` are written as a run does.
+///
+/// # Errors
+/// If a folder cannot be read or written, holds no records of one suite, or those of another suite than the first.
+pub fn merge(from: &[PathBuf], into: &Path, models: &Registry) -> Result<Merged> {
+    let folders: Vec<PathBuf> = from.iter().map(|dir| records_of(dir)).collect::<Result<_>>()?;
+    let first = folders.first().ok_or_else(|| Error::other("there are no folders to merge"))?;
+    let suite = suite_of(first)?;
+    let dir = records_folder(into, &suite.name);
+    let before = if dir.join(SUITE_FILE).is_file() { vec![dir.clone()] } else { vec![] };
+    for other in before.iter().chain(&folders[1..]) {
+        let other_suite = suite_of(other)?;
+        if (&other_suite.name, &other_suite.text) != (&suite.name, &suite.text) {
+            let (other, first) = (other.join(SUITE_FILE), first.join(SUITE_FILE));
+            let message = format!("another suite than {}: merge folders of one suite", first.display());
+            return Err(Error::file(&other, message));
+        }
+    }
+
+    let (mut found, mut conflicts, mut unreadable) = (BTreeMap::<String, Found>::new(), vec![], vec![]);
+    for path in files(before.iter().chain(&folders))? {
+        let next = match read(&path) {
+            Ok(next) => next,
+            Err(error) => {
+                unreadable.push(error);
+                continue;
+            }
+        };
+        let task = record::without_hash(&name(&path)).to_string();
+        match found.get(&task) {
+            None => drop(found.insert(task, next)),
+            Some(first) => conflicts.extend(conflict(first, &next)?),
+        }
+    }
+
+    fs::create_dir_all(&dir).map_err(Error::io("make the folder", &dir))?;
+    write_whole(&dir.join(SUITE_FILE), suite.text.as_bytes())?;
+    let (mut copied, mut kept) = (0, 0);
+    for Found { path, text, .. } in found.values() {
+        let target = dir.join(name(path));
+        if conflicts.iter().any(|conflict| conflict.first == *path) {
+            continue;
+        }
+        match target.exists() {
+            true => kept += 1,
+            false => {
+                write_whole(&target, text.as_bytes())?;
+                copied += 1;
+            }
+        }
+    }
+    let (records, _) = Record::read_all(&dir)?;
+    if !records.is_empty() {
+        Lock::of(&records).write(&dir)?;
+    }
+    let missing = missing(&suite, &found, models)?;
+    Ok(Merged { suite, dir, copied, kept, conflicts, unreadable, missing })
+}
+
+/// The folder of records that `dir` is, or that is the one below it.
+fn records_of(dir: &Path) -> Result<PathBuf> {
+    if dir.join(SUITE_FILE).is_file() {
+        return Ok(dir.to_path_buf());
+    }
+    let below = dir.join("records");
+    let suites = if below.is_dir() { entries(&below)? } else { vec![] };
+    let suites: Vec<PathBuf> = suites.into_iter().filter(|folder| folder.join(SUITE_FILE).is_file()).collect();
+    match &suites[..] {
+        [one] => Ok(one.clone()),
+        [] => Err(Error::file(dir, "no results folder of `longcast bench`: it holds no records with their suite.toml")),
+        [one, ..] => {
+            let message = format!("holds records of {} suites: name one, such as {}", suites.len(), one.display());
+            Err(Error::file(dir, message))
+        }
+    }
+}
+
+/// The suite of a folder of records, which bears its name.
+fn suite_of(dir: &Path) -> Result<Suite> {
+    let mut suite = Suite::read(&dir.join(SUITE_FILE))?;
+    if let Some(name) = dir.canonicalize().ok().as_deref().and_then(Path::file_name) {
+        suite.name = name.to_string_lossy().into_owned();
+    }
+    Ok(suite)
+}
+
+fn files<'a>(folders: impl Iterator<Item = &'a PathBuf>) -> Result<Vec<PathBuf>> {
+    let (mut seen, mut files) = (Vec::new(), Vec::new());
+    for folder in folders {
+        // A folder may be named twice, or be the one that is merged into.
+        let whole = folder.canonicalize().map_err(Error::io("read the folder", folder))?;
+        if !seen.contains(&whole) {
+            seen.push(whole);
+            files.extend(entries(folder)?.into_iter().filter(|path| is_record(path)));
+        }
+    }
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<Found> {
+    let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+    let record = Record::parse(path, &text)?;
+    let data = &record.data;
+    let (season, calendar, split) = (data.season, data.calendar, data.split.as_ref());
+    let expected = record::file_name(&record.task, &DataKey { sha256: &data.sha256, season, calendar, split })?;
+    match name(path) == expected {
+        true => Ok(Found { path: path.to_path_buf(), record, text }),
+        false => Err(Error::file(path, format!("what it holds is named {expected}; run the suite again to redo it"))),
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn conflict(first: &Found, second: &Found) -> Result<Option<Conflict>> {
+    let (mut one, mut other) = (first.record.clone(), second.record.clone());
+    // A record from before forecasts were hashed is not held to have a hash, whichever of both it is.
+    if one.scores.forecasts.is_empty() || other.scores.forecasts.is_empty() {
+        one.scores.forecasts.clear();
+        other.scores.forecasts.clear();
+    }
+    let mut differences = differences(&one, &other)?;
+    // What went in comes first: it explains what came out.
+    differences.sort_by_key(|difference| !["task.", "data."].iter().any(|part| difference.field.starts_with(part)));
+    Ok((!differences.is_empty()).then(|| Conflict {
+        task: first.record.task.clone(),
+        first: first.path.clone(),
+        second: second.path.clone(),
+        differences,
+    }))
+}
+
+fn missing(suite: &Suite, found: &BTreeMap<String, Found>, models: &Registry) -> Result<Vec<Missing>> {
+    let mut missing = Vec::new();
+    for task in &suite.tasks {
+        let mut outdated = None;
+        let mut there = false;
+        for Found { path, record, .. } in found.values().filter(|found| of_same_name(task, &found.record.task)) {
+            match is_of(&record.task, task, models)? {
+                true => there = true,
+                false => outdated = Some(path.clone()),
+            }
+        }
+        if !there {
+            missing.push(Missing { task: task.clone(), outdated });
+        }
+    }
+    Ok(missing)
+}
+
+fn of_same_name(task: &Task, recorded: &Task) -> bool {
+    (&task.dataset, &task.name, task.lookback, task.seed)
+        == (&recorded.dataset, &recorded.name, recorded.lookback, recorded.seed)
+        // 0 stands for the horizon of the data set.
+        && (task.horizon == 0 || task.horizon == recorded.horizon)
+}
+
+/// Whether `recorded` is what becomes of `task` when it runs, as far as can be told without the data.
+fn is_of(recorded: &Task, task: &Task, models: &Registry) -> Result<bool> {
+    let preset = task.preset.as_deref();
+    let resolved = resolved_params(models, &task.model, preset, &task.params, &task.dataset, recorded.horizon)?;
+    let folder = |task: &Task| task.init.as_ref().map(|init| init.folder.clone());
+    Ok(resolved == (recorded.preset.clone(), recorded.params.clone())
+        && (&task.model, &task.protocol, task.learning) == (&recorded.model, &recorded.protocol, recorded.learning)
+        && folder(task) == folder(recorded))
+}
