@@ -1,6 +1,6 @@
 //! `longcast bench submit`: what it prints is taken by bash and read as YAML, and says what was asked for.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use assert_cmd::Command;
 use predicates::{prelude::*, str::contains};
@@ -25,14 +25,18 @@ fn documents(manifest: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(manifest).unwrap()
 }
 
+fn without_version(text: &str) -> String {
+    text.replace(env!("CARGO_PKG_VERSION"), "VERSION")
+}
+
 #[test]
 fn a_script_for_slurm_is_printed() {
-    insta::assert_snapshot!(submit(&["--slurm", "--data", "datasets"]));
+    insta::assert_snapshot!(without_version(&submit(&["--slurm", "--data", "datasets"])));
 }
 
 #[test]
 fn a_manifest_for_kubernetes_is_printed() {
-    insta::assert_snapshot!(submit(&[KUBERNETES, &["--data-claim", "datasets"]].concat()));
+    insta::assert_snapshot!(without_version(&submit(&[KUBERNETES, &["--data-claim", "datasets"]].concat())));
 }
 
 /// Words that a shell, YAML or Kubernetes would take for something else.
@@ -113,7 +117,6 @@ fn what_a_job_could_not_do_is_found_before_it_is_sent() {
     refused(&tiny, &[&slurm[..], &["--image", "x"]].concat(), "--kubernetes");
     refused(&suite("t w o.toml", SUITE), &slurm, "call the suite by letters");
     refused(&suite("typo.toml", &SUITE.replace("mean", "maen")), &slurm, "did you mean 'mean'?");
-    assert!(Path::new(&tiny).exists());
     longcast(&["bench", "submit", &tiny, "--slurm", "--jobs", "9"])
         .success()
         .stderr(contains("9 jobs for 4 tasks").and(contains("nothing to do")));
