@@ -60,6 +60,11 @@ smoke: ## Run the smoke suite: its table is the expected one, nothing is run twi
 	cargo run -- bench suites/smoke.toml --out $(SMOKE) 2>&1 > /dev/null | grep ' 0 recorded'
 	RAYON_NUM_THREADS=1 cargo run -- verify $(SMOKE)/records/smoke > $(SMOKE).verified
 
-ci: lint test doc light smoke ## All that must be green before a change is sent
+browser: ## Try the HTML report in Chromium, which is installed from Debian's packages where it is missing
+	command -v chromium chromedriver > /dev/null || \
+		(apt-get update && apt-get install --yes --no-install-recommends chromium chromium-driver)
+	LONGCAST_BROWSER=required cargo test --test browser
 
-.PHONY: help run test lint doc bench bench-pytorch golden report pretrained light smoke ci
+ci: lint test doc light smoke browser ## All that must be green before a change is sent
+
+.PHONY: help run test lint doc bench bench-pytorch golden report pretrained light smoke browser ci

@@ -41,7 +41,7 @@ pub trait Draw {
 
     /// Width and height, in half pixels.
     fn size(&self) -> (u32, u32) {
-        (840, 560)
+        (840, 500)
     }
 
     /// Draws it into `area`, without title and legend.
