@@ -88,13 +88,16 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let report = Report::read(&dir)?;
     let table = args.out.join(format!("{}.md", suite.name));
     write_whole(&table, report.render(Format::Md)?.as_bytes())?;
+    let page = args.out.join(format!("{}.html", suite.name));
+    write_whole(&page, report.render(Format::Html)?.as_bytes())?;
     print(&report.render(if args.json { Format::Json } else { Format::Md })?)?;
     eprintln!(
-        "longcast: {} recorded, {} there already, {} failed; table in {}",
+        "longcast: {} recorded, {} there already, {} failed; table in {}, page in {}",
         outcome.recorded,
         outcome.kept,
         outcome.failed,
-        table.display()
+        table.display(),
+        page.display()
     );
     let complained = complain(&report);
     Ok(match outcome {

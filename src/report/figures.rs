@@ -206,8 +206,7 @@ fn time(group: &[Place<'_>], style: &impl Fn(&str) -> usize) -> Option<Scatter> 
             Point { name: name.to_string(), style, x: seconds, y }
         })
         .collect();
-    let horizons: Vec<String> = group.iter().map(|place| place.horizon.to_string()).collect();
-    let title = format!("{}, {} → {}", group[0].dataset, group[0].lookback, horizons.join(", "));
+    let title = format!("{}, lookback {}", group[0].dataset, group[0].lookback);
     (points.len() > 1).then_some(Scatter { title, points })
 }
 

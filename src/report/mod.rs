@@ -192,9 +192,7 @@ mod tests {
         let mse = mse + seed as f64 / 64.0;
         let raw = json!({"mse": 2.0, "mae": 1.0, "rmse": 2f64.sqrt(), "mase": 0.5, "rmsse": null,
             "smape": 3.0, "mape": null, "wape": 4.0});
-        let epoch = |epoch: usize, loss: f64| {
-            json!({"epoch": epoch, "train_loss": loss, "valid_loss": loss, "learning_rate": 0.001, "seconds": 0.1})
-        };
+        let epoch = |epoch: usize, loss: f64| json!({"epoch": epoch, "train_loss": loss, "valid_loss": loss, "learning_rate": 0.001, "seconds": 0.1});
         json!({
             "format": 1,
             "task": {"dataset": "Made \"<&>", "name": model, "model": model, "params": {"penalty": 0.5}, "lookback": 8,

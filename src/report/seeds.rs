@@ -39,7 +39,8 @@ pub(super) fn spreads(report: &Report) -> Vec<Spread> {
     differ
         .map(|((_, dataset, lookback, horizon, _, model), scores)| {
             let count = scores.len() as f64;
-            let mse = |choose: fn(f64, f64) -> f64| scores.iter().map(|score| score[0]).reduce(choose).unwrap_or(f64::NAN);
+            let mse =
+                |choose: fn(f64, f64) -> f64| scores.iter().map(|score| score[0]).reduce(choose).unwrap_or(f64::NAN);
             Spread {
                 dataset: dataset.clone(),
                 lookback,

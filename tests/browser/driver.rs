@@ -62,7 +62,8 @@ impl Browser {
         let mut driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
         let driver = Driver(driver);
-        let started = lines.map(|line| line.unwrap()).find(|line| line.contains("started successfully on port")).unwrap();
+        let started =
+            lines.map(|line| line.unwrap()).find(|line| line.contains("started successfully on port")).unwrap();
         let port = started.rsplit(' ').next().unwrap().trim_end_matches('.');
         let arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,900", "--hide-scrollbars"];
         let capabilities = json!({

@@ -13,7 +13,8 @@ use fantoccini::key::Key;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const ROWS: &str = "return [...document.querySelectorAll('.suite:not([hidden]) .board tbody tr')].filter(row => row.offsetParent)";
+const ROWS: &str =
+    "return [...document.querySelectorAll('.suite:not([hidden]) .board tbody tr')].filter(row => row.offsetParent)";
 
 /// The report of all committed records, open in a browser.
 fn on_the_page<F: Future<Output = ()>>(test: impl FnOnce(Browser) -> F) {
@@ -85,9 +86,13 @@ fn filters_narrow_rows_columns_and_charts() {
         browser.find(&format!("{tools} [name=dataset]")).await.select_by_label("ILI").await.unwrap();
         let rows = texts(&browser, ".map(row => row.cells[0].textContent)").await;
         assert!(rows.len() == 5 && rows.iter().all(|name| name == "ILI"), "{rows:?}");
-        let charts = "return [...document.querySelectorAll('figure')].filter(f => f.offsetParent).map(f => f.dataset.dataset)";
+        let charts =
+            "return [...document.querySelectorAll('figure')].filter(f => f.offsetParent).map(f => f.dataset.dataset)";
         let shown = browser.run(charts).await;
-        assert!(shown.as_array().unwrap().iter().all(|of| of == "ILI") && !shown.as_array().unwrap().is_empty(), "{shown}");
+        assert!(
+            shown.as_array().unwrap().iter().all(|of| of == "ILI") && !shown.as_array().unwrap().is_empty(),
+            "{shown}"
+        );
         browser.find(&format!("{tools} [name=horizon]")).await.select_by_label("24").await.unwrap();
         assert_eq!(texts(&browser, ".map(row => row.cells[2].textContent)").await, ["24"]);
 
@@ -152,7 +157,10 @@ fn a_receipt_opens_and_closes_by_keyboard_alone() {
         // A choice by keyboard.
         browser.run("document.querySelector('.suite:not([hidden]) [name=metric]').focus()").await;
         browser.press(Key::Right).await;
-        assert_eq!(browser.run("return document.querySelector('.suite:not([hidden])').classList.contains('only-one')").await, true);
+        assert_eq!(
+            browser.run("return document.querySelector('.suite:not([hidden])').classList.contains('only-one')").await,
+            true
+        );
         quiet(&browser).await;
     });
 }
@@ -160,7 +168,8 @@ fn a_receipt_opens_and_closes_by_keyboard_alone() {
 #[test]
 fn an_address_leads_to_a_suite_and_a_receipt() {
     on_the_page(|browser| async move {
-        let link = browser.run("return document.querySelector('[data-suite=\"gpht-336\"] td a').getAttribute('href')").await;
+        let link =
+            browser.run("return document.querySelector('[data-suite=\"gpht-336\"] td a').getAttribute('href')").await;
         browser.run(&format!("location.hash = {link}")).await;
         let shown = "return [...document.querySelectorAll('.suite')].filter(s => !s.hidden).map(s => s.dataset.suite)";
         assert_eq!(browser.run(shown).await, json!(["gpht-336"]));
@@ -207,7 +216,8 @@ fn a_phone_has_no_horizontal_scroll() {
 #[test]
 fn the_page_is_dark_where_the_system_or_a_person_asks_for_it() {
     on_the_page(|browser| async move {
-        let background = "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number).reduce((a, b) => a + b)";
+        let background =
+            "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number).reduce((a, b) => a + b)";
         let light = browser.run(background).await.as_u64().unwrap();
         browser.media("dark", "screen").await;
         let dark = browser.run(background).await.as_u64().unwrap();

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::Result;
 
-/// Points a line is drawn with at most.
-const POINTS: usize = 120;
+/// Steps that are drawn at most, and rows before them: more could not be told apart.
+const STEPS: usize = 96;
 
 /// What one model said.
 #[derive(Clone, Debug)]
@@ -38,14 +38,20 @@ pub struct Forecasts {
 impl Forecasts {
     /// The past that is shown: no more than twice what is forecast, so that the forecast can be seen.
     fn shown(&self) -> &[f32] {
-        &self.past[self.past.len().saturating_sub(2 * self.actual.len())..]
+        &self.past[self.past.len().saturating_sub(STEPS.min(2 * self.actual.len()))..]
+    }
+
+    fn axis(&self) -> String {
+        match self.actual.len() {
+            steps if steps > STEPS => format!("steps from the forecast's start, the first {STEPS} of {steps}"),
+            _ => "steps from the forecast's start".into(),
+        }
     }
 }
 
-// Every so many-th value, counted in steps from the first forecast one.
+// Counted in steps from the first forecast one.
 fn stepped(values: &[f32], first: f64) -> Vec<(f64, f64)> {
-    let every = values.len().div_ceil(POINTS).max(1);
-    let points = values.iter().enumerate().step_by(every);
+    let points = values.iter().enumerate().take(STEPS);
     points.map(|(step, value)| (first + step as f64, f64::from(*value))).filter(|point| point.1.abs() < 1e30).collect()
 }
 
@@ -59,7 +65,8 @@ impl Draw for Forecasts {
             let pairs = forecast.values.iter().zip(&self.actual);
             pairs.map(|(said, came)| f64::from((said - came).abs())).sum::<f64>() / self.actual.len().max(1) as f64
         };
-        let mut errors: Vec<(f64, &str)> = self.forecasts.iter().map(|said| (error(said), said.name.as_str())).collect();
+        let mut errors: Vec<(f64, &str)> =
+            self.forecasts.iter().map(|said| (error(said), said.name.as_str())).collect();
         errors.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(other.1)));
         let errors: Vec<String> = errors.iter().map(|(error, name)| format!("{name} {error:.3}")).collect();
         let steps = self.actual.len();
@@ -81,12 +88,12 @@ impl Draw for Forecasts {
         let (x, y) = (span(points().map(|point| point.0)), span(points().map(|point| point.1)));
         let mut chart = ChartBuilder::on(area)
             .margin_top(40)
-            .margin_right(20)
-            .x_label_area_size(62)
+            .margin_right(34)
+            .x_label_area_size(72)
             .y_label_area_size(84)
             .build_cartesian_2d(x, y.clone())
             .map_err(failed)?;
-        mesh(&mut chart, area, &y, ("steps from the forecast's start", "value"), &|value| format!("{value:.0}"))?;
+        mesh(&mut chart, area, &y, (&self.axis(), "value"), &|value| format!("{value:.0}"))?;
         let start = PathElement::new(vec![(-0.5, y.start), (-0.5, y.end)], theme::part(Part::Grid).stroke_width(3));
         chart.draw_series([start]).map_err(failed)?;
         for (points, color, width) in lines {

@@ -16,7 +16,7 @@ use plotters::{
 };
 
 use super::{
-    Area, failed, short,
+    Area, cut, failed, short,
     theme::{self, Part},
 };
 use crate::Result;
@@ -76,7 +76,8 @@ where
 pub fn span(values: impl Iterator<Item = f64>) -> Range<f64> {
     // What no error is in earnest would leave no number between its ends.
     let finite = values.filter(|value| value.abs() < 1e30);
-    let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    let (low, high) =
+        finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
     if low > high {
         return 0.0..1.0;
     }
@@ -114,7 +115,7 @@ impl Legend {
             entries.push((name, *style, (x, y)));
             x += wide + 12;
         }
-        Self { title: short(title), entries, height: y as u32 + if lines.is_empty() { 0 } else { 30 } }
+        Self { title: cut(title, 60), entries, height: y as u32 + if lines.is_empty() { 0 } else { 30 } }
     }
 
     pub fn draw(&self, area: &Area<'_>) -> Result<()> {

@@ -10,7 +10,7 @@ use plotters::{
 };
 
 use super::{
-    Area, Draw, failed,
+    Area, Draw, cut, failed,
     frame::{mesh, span, text},
     short,
     theme::{self, Part},
@@ -68,7 +68,8 @@ impl Draw for Lines {
             .filter_map(|line| Some((line.name.as_str(), line.points.first()?.1, line.points.last()?.1)))
             .collect();
         ends.sort_by(|one, other| one.2.total_cmp(&other.2).then(one.0.cmp(other.0)));
-        let ends: Vec<String> = ends.iter().map(|(name, first, last)| format!("{name} {first:.3} to {last:.3}")).collect();
+        let ends: Vec<String> =
+            ends.iter().map(|(name, first, last)| format!("{name} {first:.3} to {last:.3}")).collect();
         format!("{} over {}, from the first to the last point, lowest end first: {}.", self.y, self.x, ends.join("; "))
     }
 
@@ -85,8 +86,8 @@ impl Draw for Lines {
         let y = span(near.iter().flat_map(|line| &line.points).map(|point| point.1));
         let mut chart = ChartBuilder::on(area)
             .margin_top(40)
-            .margin_right(20)
-            .x_label_area_size(62)
+            .margin_right(34)
+            .x_label_area_size(72)
             .y_label_area_size(84)
             .build_cartesian_2d(x, y.clone())
             .map_err(failed)?;
@@ -99,10 +100,11 @@ impl Draw for Lines {
             chart.draw_series(marked.map(|mark| Circle::new(mark, 7, color.filled()))).map_err(failed)?;
         }
         if !far.is_empty() {
-            let names: Vec<String> = far.iter().map(|line| format!("{} {:.2}", short(&line.name), line.mean())).collect();
+            let names: Vec<String> =
+                far.iter().map(|line| format!("{} {:.2}", short(&line.name), line.mean())).collect();
             let style = text(Part::Text, HPos::Right, VPos::Top);
             let place = (area.dim_in_pixel().0 as i32 - 20, 4);
-            area.draw(&Text::new(short(&format!("above: {}", names.join(", "))), place, style)).map_err(failed)?;
+            area.draw(&Text::new(cut(&format!("above: {}", names.join(", ")), 48), place, style)).map_err(failed)?;
         }
         Ok(())
     }

@@ -72,7 +72,8 @@ pub fn standalone(chart: &dyn Draw) -> Result<String> {
 
 fn svg(chart: &dyn Draw, file: bool) -> Result<String> {
     let (width, mut height) = chart.size();
-    let legend = if file { frame::Legend::new(&chart.title(), &chart.legend(), width) } else { frame::Legend::default() };
+    let legend =
+        if file { frame::Legend::new(&chart.title(), &chart.legend(), width) } else { frame::Legend::default() };
     height += legend.height;
     let mut drawing = String::new();
     {
@@ -116,10 +117,15 @@ fn printable(text: &str) -> Cow<'_, str> {
 
 /// A name short enough for a chart.
 fn short(name: &str) -> String {
-    let name = printable(name);
-    match name.chars().count() > 28 {
-        true => name.chars().take(27).chain(['…']).collect(),
-        false => name.into_owned(),
+    cut(name, 28)
+}
+
+/// At most so many letters.
+fn cut(text: &str, most: usize) -> String {
+    let text = printable(text);
+    match text.chars().count() > most {
+        true => text.chars().take(most - 1).chain(['…']).collect(),
+        false => text.into_owned(),
     }
 }
 

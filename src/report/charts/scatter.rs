@@ -41,7 +41,9 @@ fn seconds(value: &f64) -> String {
     match *value {
         v if v < 0.9995e-3 => format!("{:.0} µs", v * 1e6),
         v if v < 0.9995 => format!("{:.0} ms", v * 1e3),
-        v => format!("{v:.0} s"),
+        v if v < 600.0 => format!("{v:.0} s"),
+        v if v < 6000.0 => format!("{:.0} min", v / 60.0),
+        v => format!("{:.1} h", v / 3600.0),
     }
 }
 
@@ -53,13 +55,8 @@ impl Draw for Scatter {
     fn description(&self) -> String {
         let mut points: Vec<&Point> = self.points.iter().collect();
         points.sort_by(|one, other| one.y.total_cmp(&other.y).then(one.name.cmp(&other.name)));
-        let points: Vec<String> = points
-            .iter()
-            .map(|point| match point.x < 1.0 {
-                true => format!("{} {:.3} in {}", point.name, point.y, seconds(&point.x)),
-                false => format!("{} {:.3} in {:.1} s", point.name, point.y, point.x),
-            })
-            .collect();
+        let points: Vec<String> =
+            points.iter().map(|point| format!("{} {:.3} in {}", point.name, point.y, seconds(&point.x))).collect();
         format!("MSE and seconds of fitting and scoring, lowest error first: {}.", points.join("; "))
     }
 
@@ -75,8 +72,8 @@ impl Draw for Scatter {
         let y = span(drawn().map(|point| point.y));
         let mut chart = ChartBuilder::on(area)
             .margin_top(40)
-            .margin_right(20)
-            .x_label_area_size(62)
+            .margin_right(34)
+            .x_label_area_size(72)
             .y_label_area_size(84)
             .build_cartesian_2d(x.log_scale(), y.clone())
             .map_err(failed)?;
@@ -136,12 +133,12 @@ impl Label {
     fn free((x, y): (i32, i32), name: &str, taken: &[Self], (width, height): (u32, u32)) -> Option<(Self, HPos)> {
         let wide = (name.chars().count() as f64 * LETTER) as i32;
         let at = |left: i32, middle: i32| Self { left, right: left + wide, top: middle - 13, bottom: middle + 13 };
-        let tries = [0, -22, 22, -40, 40, -58, 58].into_iter().flat_map(|shift| {
-            [(at(x + 16, y + shift), HPos::Left), (at(x - 16 - wide, y + shift), HPos::Right)]
-        });
+        let tries = [0, -22, 22, -40, 40, -58, 58]
+            .into_iter()
+            .flat_map(|shift| [(at(x + 16, y + shift), HPos::Left), (at(x - 16 - wide, y + shift), HPos::Right)]);
         tries.into_iter().find(|(label, _)| {
             let inside = label.left >= 88 && label.right <= width as i32 - 4 && label.top >= 30;
-            inside && label.bottom <= height as i32 - 64 && !taken.iter().any(|other| label.overlaps(other))
+            inside && label.bottom <= height as i32 - 74 && !taken.iter().any(|other| label.overlaps(other))
         })
     }
 }

@@ -86,6 +86,11 @@ pub fn rules(page: bool) -> String {
         // Lines of one colour, eight apart, have dashes of their own; so have neighbours.
         let dash = DASHES[(style + style / PALETTE.len()) % DASHES.len()];
         let _ = write!(css, ".l{style}{{stroke:{paint};stroke-dasharray:{dash}}}.f{style}{{fill:{paint}}}");
+        if page {
+            // A name that is pointed at shows its line.
+            let pointed = format!(".group:has([data-model=\"{style}\"]:hover)");
+            let _ = write!(css, "{pointed} polyline[class^=l]:not(.l{style}){{opacity:.12}}");
+        }
     }
     css
 }

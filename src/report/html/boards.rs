@@ -43,12 +43,13 @@ pub(super) struct Entry {
     pub record: Option<String>,
     pub seeds: usize,
     /// The printed numbers of the same model and the distances to them.
-    pub beside: Option<String>,
+    pub beside: Option<Vec<(String, &'static str)>>,
 }
 
 impl Board {
     pub fn has_published(&self) -> bool {
-        !self.published.is_empty() || self.rows.iter().flat_map(|row| row.cells.iter().flatten()).any(|cell| cell.beside.is_some())
+        !self.published.is_empty()
+            || self.rows.iter().flat_map(|row| row.cells.iter().flatten()).any(|cell| cell.beside.is_some())
     }
 }
 
@@ -108,7 +109,7 @@ fn as_row(
             scores: [0, 1].map(|metric| score(cell, metric, board.decimals)),
             record: files.and_then(|files| files.first()).map(|(_, stem)| stem.clone()),
             seeds: files.map_or(0, Vec::len),
-            beside: beside.map(|beside| printed(beside)),
+            beside: beside.copied().map(printed),
         })
     };
     Row {
@@ -118,7 +119,9 @@ fn as_row(
         cells: board.models.iter().zip(&row.cells).map(entry).collect(),
         published: published
             .iter()
-            .map(|model| published_scores(report, model, row, board).map(|scores| scores.map(|score| format!("{score:.3}"))))
+            .map(|model| {
+                published_scores(report, model, row, board).map(|scores| scores.map(|score| format!("{score:.3}")))
+            })
             .collect(),
     }
 }
@@ -133,11 +136,8 @@ fn score(cell: &Cell, metric: usize, decimals: usize) -> (String, &'static str) 
     (text, rank)
 }
 
-fn printed(beside: &Comparison) -> String {
-    let part = |published: f64, distance: f64| format!("{published:.3} ({:+.1}\u{202f}%)", 100.0 * distance);
-    let mse = part(beside.published_mse, beside.distance_mse);
-    match (beside.published_mae, beside.distance_mae) {
-        (Some(mae), Some(distance)) => format!("{mse} · {}", part(mae, distance)),
-        _ => mse,
-    }
+fn printed(beside: &Comparison) -> Vec<(String, &'static str)> {
+    let part = |published: f64, distance: f64| format!("{published:.3} {:+.1}\u{202f}%", 100.0 * distance);
+    let mae = beside.published_mae.zip(beside.distance_mae).map(|(mae, distance)| (part(mae, distance), "two"));
+    [(part(beside.published_mse, beside.distance_mse), "one")].into_iter().chain(mae).collect()
 }

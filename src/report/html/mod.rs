@@ -64,7 +64,9 @@ struct Drawn {
 
 /// The page of these reports; the first is shown first.
 pub(super) fn render(reports: &[Report]) -> Result<String> {
-    let suites = reports.iter().map(suite).collect::<Result<Vec<_>>>()?;
+    // A page of many suites is to stay light.
+    let most = if reports.len() == 1 { 12 } else { 1 };
+    let suites = reports.iter().map(|report| suite(report, most)).collect::<Result<Vec<_>>>()?;
     let title = match &suites[..] {
         [one] => one.name.to_string(),
         _ => "results".into(),
@@ -87,7 +89,8 @@ pub(super) fn render(reports: &[Report]) -> Result<String> {
     page.render().map_err(|error| Error::other(format!("cannot write the page: {error}")))
 }
 
-fn suite(report: &Report) -> Result<Suite<'_>> {
+/// With forecasts of no more than `most` windows of a data set.
+fn suite(report: &Report, most: usize) -> Result<Suite<'_>> {
     let records = &report.records;
     let mut datasets: Vec<&str> = records.iter().map(|record| &*record.task.dataset).collect();
     datasets.sort_by_key(|dataset| (report.suite.dataset_order(dataset), *dataset));
@@ -99,9 +102,22 @@ fn suite(report: &Report) -> Result<Suite<'_>> {
     let windows: usize = records.iter().map(|record| record.windows_scored).sum();
     let seconds: f64 = records.iter().map(|record| record.seconds.fit + record.seconds.evaluate).sum();
     let boards = boards::of(report);
+    let mut figures = figures(report);
+    let mut windows = BTreeMap::new();
+    figures.retain(|figure| {
+        let shown = windows.entry((figure.dataset.clone(), figure.lookback)).or_insert(0);
+        *shown += usize::from(figure.kind == Kind::Forecasts);
+        figure.kind != Kind::Forecasts || *shown <= most
+    });
     Ok(Suite {
         name: &report.suite.name,
-        about: report.suite.about.split("\n\n").map(|text| text.trim().to_string()).filter(|text| !text.is_empty()).collect(),
+        about: report
+            .suite
+            .about
+            .split("\n\n")
+            .map(|text| text.trim().to_string())
+            .filter(|text| !text.is_empty())
+            .collect(),
         facts: vec![
             ("records", thousands(records.len())),
             ("models", models.len().to_string()),
@@ -114,7 +130,7 @@ fn suite(report: &Report) -> Result<Suite<'_>> {
         datasets,
         horizons,
         models,
-        groups: groups(figures(report))?,
+        groups: groups(figures)?,
         spreads: spreads(report),
         warnings: report.warnings().iter().map(ToString::to_string).chain(report.unreadable.iter().cloned()).collect(),
     })
@@ -203,7 +219,9 @@ mod tests {
     #[test]
     fn the_page_needs_nothing_from_elsewhere() {
         let page = render(&[report()]).expect("it can be written");
-        assert!(!page.contains(" src=") && !page.contains("url(") && !page.contains("@import") && !page.contains("<link"));
+        assert!(
+            !page.contains(" src=") && !page.contains("url(") && !page.contains("@import") && !page.contains("<link")
+        );
         assert_eq!(page.matches("http").count(), page.matches("http-equiv").count(), "no address is in it");
         assert!(page.contains("default-src 'none'"));
     }

@@ -13,8 +13,30 @@ use crate::{
 /// What a record's list of values is a list of; "setting", "data", "software" and "machine" are places in
 /// the lists of those.
 const FIELDS: [&str; 25] = [
-    "file", "setting", "data", "lookback", "horizon", "seed", "train", "valid", "scored", "possible", "mse", "mae", "rmse",
-    "rawMse", "rawMae", "mase", "smape", "fit", "evaluate", "memory", "epochs", "software", "machine", "forecasts",
+    "file",
+    "setting",
+    "data",
+    "lookback",
+    "horizon",
+    "seed",
+    "train",
+    "valid",
+    "scored",
+    "possible",
+    "mse",
+    "mae",
+    "rmse",
+    "rawMse",
+    "rawMae",
+    "mase",
+    "smape",
+    "fit",
+    "evaluate",
+    "memory",
+    "epochs",
+    "software",
+    "machine",
+    "forecasts",
     "published",
 ];
 
@@ -62,9 +84,12 @@ impl<'a> Receipts<'a> {
             let compared = comparisons(report);
             let published = |task: &Task, sources: &mut Shared| {
                 let found = compared.iter().find(|c| {
-                    (&c.dataset, c.lookback, c.horizon, &c.model) == (&task.dataset, task.lookback, task.horizon, &task.name)
+                    (&c.dataset, c.lookback, c.horizon, &c.model)
+                        == (&task.dataset, task.lookback, task.horizon, &task.name)
                 });
-                found.map(|c| json!([c.published_model, c.published_mse, c.published_mae, sources.place(json!(c.source))]))
+                found.map(|c| {
+                    json!([c.published_model, c.published_mse, c.published_mae, sources.place(json!(c.source))])
+                })
             };
             let row = |(record, file): (&Record, &std::path::PathBuf)| {
                 let (task, scores, seconds) = (&record.task, &record.scores, &record.seconds);
