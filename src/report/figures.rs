@@ -250,7 +250,7 @@ mod tests {
         let figures = figures(&report);
         let of = |kind: Kind| figures.iter().filter(|figure| figure.kind == kind).count();
         assert_eq!((of(Kind::Steps), of(Kind::Time), of(Kind::Training)), (2, 1, 2));
-        assert_eq!(figures[0].file_stem("su/ite"), "su_ite-steps-Made___up-8-2");
+        assert_eq!(figures[0].file_stem("su/ite"), "su_ite-steps-Made_____-8-2");
     }
 
     #[test]

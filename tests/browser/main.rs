@@ -26,7 +26,7 @@ fn on_the_page<F: Future<Output = ()>>(test: impl FnOnce(Browser) -> F) {
     let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("reports/records");
     let arguments = ["report", records.to_str().unwrap(), "--format", "html", "--output", file.to_str().unwrap()];
     // Warnings of records make no difference here.
-    Command::cargo_bin("longcast").unwrap().args(arguments).ok();
+    let _ = Command::cargo_bin("longcast").unwrap().args(arguments).ok();
     let weight = std::fs::metadata(&file).unwrap().len();
     assert!(weight < 3_000_000, "the page weighs {weight} bytes");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

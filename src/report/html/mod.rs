@@ -103,11 +103,11 @@ fn suite(report: &Report, most: usize) -> Result<Suite<'_>> {
     let seconds: f64 = records.iter().map(|record| record.seconds.fit + record.seconds.evaluate).sum();
     let boards = boards::of(report);
     let mut figures = figures(report);
-    let mut windows = BTreeMap::new();
+    let mut shown = BTreeMap::new();
     figures.retain(|figure| {
-        let shown = windows.entry((figure.dataset.clone(), figure.lookback)).or_insert(0);
-        *shown += usize::from(figure.kind == Kind::Forecasts);
-        figure.kind != Kind::Forecasts || *shown <= most
+        let count = shown.entry((figure.dataset.clone(), figure.lookback)).or_insert(0);
+        *count += usize::from(figure.kind == Kind::Forecasts);
+        figure.kind != Kind::Forecasts || *count <= most
     });
     Ok(Suite {
         name: &report.suite.name,
