@@ -60,10 +60,15 @@ smoke: ## Run the smoke suite: its table is the expected one, nothing is run twi
 	cargo run -- bench suites/smoke.toml --out $(SMOKE) 2>&1 > /dev/null | grep ' 0 recorded'
 	RAYON_NUM_THREADS=1 cargo run -- verify $(SMOKE)/records/smoke > $(SMOKE).verified
 
+browser: ## Try the HTML report in Chromium, which is installed from Debian's packages where it is missing
+	command -v chromium chromedriver > /dev/null || \
+		(apt-get update && apt-get install --yes --no-install-recommends chromium chromium-driver)
+	LONGCAST_BROWSER=required cargo test --test browser
+
 slurm: ## Run the smoke suite in parts on a Slurm of one node; installs it where it is missing (Debian, as root)
 	cargo build
 	tests/slurm.sh
 
-ci: lint test doc light smoke slurm ## All that must be green before a change is sent
+ci: lint test doc light smoke browser slurm ## All that must be green before a change is sent
 
-.PHONY: help run test lint doc bench bench-pytorch golden report pretrained light smoke slurm ci
+.PHONY: help run test lint doc bench bench-pytorch golden report pretrained light smoke browser slurm ci

@@ -127,11 +127,12 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         written => written?,
     };
     eprintln!(
-        "longcast: {} recorded, {} there already, {} failed; table in {}",
+        "longcast: {} recorded, {} there already, {} failed; table in {}, page in {}",
         outcome.recorded,
         outcome.kept,
         outcome.failed,
-        table.display()
+        table.display(),
+        table.with_extension("html").display()
     );
     let complained = complain(&report);
     Ok(match outcome {
@@ -141,11 +142,12 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Writes the table of the records in `dir` to `out`, and prints it.
+/// Writes table and page of the records in `dir` to `out`, and prints the table.
 pub fn write_table(out: &Path, dir: &Path, suite: &str, json: bool) -> anyhow::Result<(Report, PathBuf)> {
     let report = Report::read(dir)?;
     let table = out.join(format!("{suite}.md"));
     write_whole(&table, report.render(Format::Md)?.as_bytes())?;
+    write_whole(&out.join(format!("{suite}.html")), report.render(Format::Html)?.as_bytes())?;
     print(&report.render(if json { Format::Json } else { Format::Md })?)?;
     Ok((report, table))
 }

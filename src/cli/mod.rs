@@ -36,7 +36,7 @@ use crate::{Error, forecaster::Registry};
         longcast bench suites/smoke.toml\n  \
         longcast evaluate --dataset Synthetic --model ridge --lookback 96 --horizon 24\n  \
         longcast data check my-load.csv\n  \
-        longcast report reports/records/smoke --format csv"
+        longcast report reports/records --format html --output report.html"
 )]
 struct Args {
     #[command(subcommand)]

@@ -1,14 +1,10 @@
 //! Tables to read.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write,
-    ops::Range,
-};
+use std::{collections::BTreeSet, fmt::Write, ops::Range};
 
 use serde::Serialize;
 
-use super::{Cell, LEVEL, Ranking, Report, Scoreboard, ScoreboardRow};
+use super::{Cell, LEVEL, Ranking, Report, Scoreboard, ScoreboardRow, seeds::spreads};
 use crate::benchmark::Learning;
 
 pub(super) fn render(report: &Report) -> String {
@@ -82,7 +78,10 @@ fn scores(board: &Scoreboard, report: &Report) -> String {
     let rows = board.rows.iter().map(|row| {
         let mut line = place(row);
         line.extend(row.cells.iter().map(|cell| cell.as_ref().map_or("–".into(), |cell| marked(cell, board.decimals))));
-        line.extend(published.iter().map(|model| published_cell(report, model, row, board)));
+        line.extend(published.iter().map(|model| match published_scores(report, model, row, board) {
+            Some([mse, mae]) => format!("*{mse:.3} / {mae:.3}*"),
+            None => "–".into(),
+        }));
         line
     });
     table(&header, rows)
@@ -108,8 +107,13 @@ fn marked(cell: &Cell, decimals: usize) -> String {
     format!("{} / {}", score(0), score(1))
 }
 
-// What the paper prints, or the mean of it over the horizons of our table.
-fn published_cell(report: &Report, model: &str, row: &ScoreboardRow, board: &Scoreboard) -> String {
+/// MSE and MAE that the paper prints, or the means of them over the horizons of our table.
+pub(super) fn published_scores(
+    report: &Report,
+    model: &str,
+    row: &ScoreboardRow,
+    board: &Scoreboard,
+) -> Option<[f64; 2]> {
     let horizons: Vec<usize> = match row.horizon {
         Some(horizon) => vec![horizon],
         None => {
@@ -124,15 +128,11 @@ fn published_cell(report: &Report, model: &str, row: &ScoreboardRow, board: &Sco
             Some((cell.mse, cell.mae?))
         })
         .collect();
-    match printed {
-        Some(printed) => {
-            let count = printed.len() as f64;
-            let mse = printed.iter().map(|(mse, _)| mse).sum::<f64>() / count;
-            let mae = printed.iter().map(|(_, mae)| mae).sum::<f64>() / count;
-            format!("*{mse:.3} / {mae:.3}*")
-        }
-        None => "–".into(),
-    }
+    let printed = printed?;
+    let count = printed.len() as f64;
+    let mse = printed.iter().map(|(mse, _)| mse).sum::<f64>() / count;
+    let mae = printed.iter().map(|(_, mae)| mae).sum::<f64>() / count;
+    Some([mse, mae])
 }
 
 fn skill(board: &Scoreboard) -> Option<String> {
@@ -182,55 +182,40 @@ fn probability(p: f64) -> String {
 
 /// How scores spread over seeds, where they do.
 fn seeds(report: &Report) -> Option<String> {
-    let mut groups: BTreeMap<_, Vec<[f64; 2]>> = BTreeMap::new();
-    for record in report.records.iter().filter(|record| record.data.series == 1) {
-        let task = &record.task;
-        let order = (report.suite.dataset_order(&task.dataset), report.suite.model_order(&task.name));
-        let place = (order.0, &task.dataset, task.lookback, task.horizon, order.1, &task.name);
-        groups.entry(place).or_default().push([record.scores.mse, record.scores.mae]);
-    }
-    let spread = |scores: &[[f64; 2]], metric: usize| {
-        let count = scores.len() as f64;
-        let mean = scores.iter().map(|score| score[metric]).sum::<f64>() / count;
-        let squares: f64 = scores.iter().map(|score| (score[metric] - mean).powi(2)).sum();
-        format!("{mean:.4} ± {:.4}", (squares / (count - 1.0)).sqrt())
-    };
-    let rows = groups.into_iter().filter(|(_, scores)| scores.iter().any(|score| *score != scores[0]));
-    let rows = rows.map(|((_, dataset, lookback, horizon, _, name), scores)| {
-        let mse = |choose: fn(f64, f64) -> f64| scores.iter().map(|score| score[0]).reduce(choose).unwrap_or(f64::NAN);
+    let spreads = spreads(report);
+    let rows = spreads.iter().map(|spread| {
         vec![
-            dataset.clone(),
-            lookback.to_string(),
-            horizon.to_string(),
-            name.clone(),
-            scores.len().to_string(),
-            spread(&scores, 0),
-            format!("{:.4}", mse(f64::min)),
-            format!("{:.4}", mse(f64::max)),
-            spread(&scores, 1),
+            spread.dataset.clone(),
+            spread.lookback.to_string(),
+            spread.horizon.to_string(),
+            spread.model.clone(),
+            spread.seeds.to_string(),
+            spread.text(0),
+            format!("{:.4}", spread.smallest_mse),
+            format!("{:.4}", spread.largest_mse),
+            spread.text(1),
         ]
     });
-    let rows: Vec<_> = rows.collect();
     let header = ["data set", "lookback", "horizon", "model", "seeds", "MSE", "smallest", "largest", "MAE"];
-    (!rows.is_empty()).then(|| table(&header.map(String::from), rows.into_iter()))
+    (!spreads.is_empty()).then(|| table(&header.map(String::from), rows))
 }
 
 /// One of our scores beside the paper's.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Comparison {
-    dataset: String,
-    lookback: usize,
-    horizon: usize,
-    model: String,
-    published_model: String,
-    mse: f64,
-    mae: f64,
-    published_mse: f64,
-    published_mae: Option<f64>,
+    pub dataset: String,
+    pub lookback: usize,
+    pub horizon: usize,
+    pub model: String,
+    pub published_model: String,
+    pub mse: f64,
+    pub mae: f64,
+    pub published_mse: f64,
+    pub published_mae: Option<f64>,
     /// Ours over theirs, less 1.
-    distance_mse: f64,
-    distance_mae: Option<f64>,
-    source: String,
+    pub distance_mse: f64,
+    pub distance_mae: Option<f64>,
+    pub source: String,
 }
 
 /// Every score of ours for which the suite names a published model that has this cell.

@@ -104,7 +104,7 @@ fn unknown_names_are_wrong_usage_with_a_suggestion() {
     longcast(&["evaluate", "--dataset", "Syntetic", "--model", "repeat", "--lookback", "8", "--horizon", "2"])
         .code(2)
         .stderr(contains("no data set named 'Syntetic'; did you mean 'Synthetic'?"));
-    longcast(&["report", ".", "--format", "htlm"]).code(2).stderr(contains("[possible values: md, csv, json]"));
+    longcast(&["report", ".", "--format", "htlm"]).code(2).stderr(contains("[possible values: md, csv, json, html]"));
     longcast(&["data", "show", "ETTh3"]).code(2).stderr(contains("did you mean 'ETTh"));
 }
 
@@ -307,6 +307,46 @@ fn a_report_is_made_again_in_any_format() {
     let json: Value = serde_json::from_slice(&json.get_output().stdout).unwrap();
     assert_eq!(json["series"]["models"], serde_json::json!(["repeat", "mean"]));
     longcast(&["report", "no-such-folder"]).code(1).stderr(contains("no-such-folder"));
+}
+
+#[test]
+fn a_page_holds_one_suite_or_all_of_a_folder() {
+    let bench = Bench::new(SUITE);
+    bench.run(&[]).success();
+    let out = bench.dir.path().join("out");
+    let page = |folder: &Path| {
+        let done = longcast(&["report", folder.to_str().unwrap(), "--format", "html"]).success();
+        String::from_utf8(done.get_output().stdout.clone()).unwrap()
+    };
+    let one = page(&out.join("records/tiny"));
+    assert_eq!(one.matches("<section class=\"suite\"").count(), 1);
+    assert_eq!(fs::read_to_string(out.join("tiny.html")).unwrap(), one, "bench writes the same page");
+    fs::create_dir(out.join("records/other")).unwrap();
+    for file in bench.records() {
+        fs::copy(&file, out.join("records/other").join(file.file_name().unwrap())).unwrap();
+    }
+    let both = page(&out.join("records"));
+    assert_eq!(both.matches("<section class=\"suite\"").count(), 2);
+    assert!(both.contains("data-suite=\"other\"") && both.contains("data-suite=\"tiny\""));
+    assert_eq!(page(&out.join("records")), both);
+    longcast(&["report", "no-such-folder", "--format", "html"]).code(1).stderr(contains("no-such-folder"));
+    let nothing = TempDir::new().unwrap();
+    longcast(&["report", nothing.path().to_str().unwrap(), "--format", "html"])
+        .code(1)
+        .stderr(contains("longcast bench"));
+}
+
+#[test]
+fn charts_are_written_as_files() {
+    let bench = Bench::new(SUITE);
+    bench.run(&[]).success();
+    let (records, charts) = (bench.dir.path().join("out/records"), bench.dir.path().join("charts"));
+    let plot = ["report", records.to_str().unwrap(), "--plot", charts.to_str().unwrap()];
+    longcast(&plot).success().stderr(contains("3 charts in")).stdout("");
+    let steps = fs::read_to_string(charts.join("tiny-steps-Synthetic-24-12.svg")).unwrap();
+    assert!(steps.starts_with("<svg xmlns=") && steps.contains("<title>Synthetic, 24 → 12</title>"), "{steps}");
+    assert!(charts.join("tiny-time-Synthetic-24.svg").is_file());
+    longcast(&[&plot[..], &["--format", "csv"]].concat()).code(2).stderr(contains("cannot be used with"));
 }
 
 #[test]

@@ -1,0 +1,130 @@
+//! A Chromium without a window, driven through chromedriver.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use fantoccini::{Client, ClientBuilder, Locator, elements::Element, wd::WebDriverCompatibleCommand};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+use url::Url;
+
+pub struct Browser {
+    pub client: Client,
+    // Ended with the test, whatever becomes of it.
+    _driver: Driver,
+}
+
+struct Driver(Child);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A command of chromedriver's own.
+#[derive(Debug)]
+struct Own {
+    path: &'static str,
+    body: Value,
+}
+
+impl WebDriverCompatibleCommand for Own {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, url::ParseError> {
+        base.join(&format!("session/{}/{}", session.unwrap(), self.path))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (http::Method, Option<String>) {
+        (http::Method::POST, Some(self.body.to_string()))
+    }
+}
+
+/// Whether Chromium and its driver are installed; where they have to be, it is a failure if they are not.
+pub fn is_here() -> bool {
+    let answers = |program: &str| {
+        let version = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        version.is_ok_and(|status| status.success())
+    };
+    let here = answers("chromium") && answers("chromedriver");
+    if !here {
+        let required = std::env::var_os("LONGCAST_BROWSER").is_some_and(|value| value == "required");
+        assert!(!required, "chromium and chromedriver are not installed; `make browser` installs them");
+        eprintln!("skipped: chromium and chromedriver are not installed; `make browser` installs them");
+    }
+    here
+}
+
+impl Browser {
+    pub async fn start() -> Self {
+        let mut driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        let driver = Driver(driver);
+        let started =
+            lines.map(|line| line.unwrap()).find(|line| line.contains("started successfully on port")).unwrap();
+        let port = started.rsplit(' ').next().unwrap().trim_end_matches('.');
+        let arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,900", "--hide-scrollbars"];
+        let capabilities = json!({
+            "goog:chromeOptions": {"args": arguments},
+            "goog:loggingPrefs": {"browser": "ALL"},
+        });
+        let client = ClientBuilder::new(HttpConnector::new())
+            .capabilities(capabilities.as_object().unwrap().clone())
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await
+            .unwrap();
+        Self { client, _driver: driver }
+    }
+
+    /// What the page has written to the console, exceptions among it.
+    pub async fn console(&self) -> Vec<Value> {
+        let log = self.client.issue_cmd(Own { path: "se/log", body: json!({"type": "browser"}) }).await.unwrap();
+        log.as_array().unwrap().clone()
+    }
+
+    async fn devtools(&self, command: &str, params: Value) {
+        let body = json!({"cmd": command, "params": params});
+        self.client.issue_cmd(Own { path: "goog/cdp/execute", body }).await.unwrap();
+    }
+
+    /// A window of this size, as of a phone where it is narrow.
+    pub async fn resize(&self, width: u32, height: u32) {
+        let params = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
+        self.devtools("Emulation.setDeviceMetricsOverride", params).await;
+    }
+
+    /// A system that asks for light or dark pages, or for paper.
+    pub async fn media(&self, scheme: &str, medium: &str) {
+        let params = json!({"media": medium, "features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        self.devtools("Emulation.setEmulatedMedia", params).await;
+    }
+
+    pub async fn run(&self, script: &str) -> Value {
+        self.client.execute(script, vec![]).await.unwrap()
+    }
+
+    pub async fn find(&self, css: &str) -> Element {
+        self.client.find(Locator::Css(css)).await.unwrap_or_else(|error| panic!("{css}: {error}"))
+    }
+
+    pub async fn click(&self, css: &str) {
+        // As a person: scrolled to, and not below something else.
+        self.run(&format!("document.querySelector({}).scrollIntoView({{block: 'center'}})", json!(css))).await;
+        self.find(css).await.click().await.unwrap_or_else(|error| panic!("{css}: {error}"));
+    }
+
+    /// Presses a key where the focus is.
+    pub async fn press(&self, key: fantoccini::key::Key) {
+        self.client.active_element().await.unwrap().send_keys(&String::from(char::from(key))).await.unwrap();
+    }
+
+    /// Keeps a picture where a folder for pictures is named.
+    pub async fn picture(&self, name: &str) {
+        if let Some(folder) = std::env::var_os("LONGCAST_SCREENSHOTS") {
+            let png = self.client.screenshot().await.unwrap();
+            std::fs::write(std::path::Path::new(&folder).join(name).with_extension("png"), png).unwrap();
+        }
+    }
+}
