@@ -17,6 +17,7 @@ mod statistics;
 
 use std::{
     collections::BTreeSet,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -72,7 +73,7 @@ impl Report {
     pub fn read(dir: &Path) -> Result<Self> {
         let (mut records, mut files, mut errors) = (vec![], vec![], vec![]);
         let here = |file: &PathBuf| file.parent() == Some(dir);
-        for file in record_files(&[dir.to_path_buf()])?.into_iter().filter(here) {
+        for file in files_below(dir)?.into_iter().filter(here) {
             match Record::read(&file) {
                 Ok(record) => {
                     records.push(record);
@@ -103,7 +104,7 @@ impl Report {
     /// # Errors
     /// If there is no such folder or there is no record in it or below.
     pub fn read_each(dir: &Path) -> Result<Vec<Self>> {
-        let files = record_files(&[dir.to_path_buf()])?;
+        let files = files_below(dir)?;
         let folders: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
         match folders.is_empty() {
             true => Ok(vec![Self::read(dir)?]),
@@ -153,6 +154,13 @@ impl Report {
     pub fn warnings(&self) -> Vec<Warning> {
         lint(&self.records)
     }
+}
+
+/// The records in a folder and below it.
+fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    // What is no folder would be taken for a record.
+    fs::read_dir(dir).map_err(Error::io("read the folder", dir))?;
+    record_files(&[dir.to_path_buf()])
 }
 
 /// One HTML page of several reports, with a switch between them.

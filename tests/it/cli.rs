@@ -329,7 +329,9 @@ fn a_page_holds_one_suite_or_all_of_a_folder() {
     assert_eq!(both.matches("<section class=\"suite\"").count(), 2);
     assert!(both.contains("data-suite=\"other\"") && both.contains("data-suite=\"tiny\""));
     assert_eq!(page(&out.join("records")), both);
-    longcast(&["report", "no-such-folder", "--format", "html"]).code(1).stderr(contains("no-such-folder"));
+    let missing = contains("no-such-folder: cannot read the folder");
+    longcast(&["report", "no-such-folder", "--format", "html"]).code(1).stderr(missing.clone());
+    longcast(&["report", "no-such-folder"]).code(1).stderr(missing);
     let nothing = TempDir::new().unwrap();
     longcast(&["report", nothing.path().to_str().unwrap(), "--format", "html"])
         .code(1)
