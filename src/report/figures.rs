@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Report,
+    Ranking, Report, Scoreboard,
     charts::{CriticalDifference, Draw, Forecast, Forecasts, Line, Lines, Point, Scatter, thinned},
 };
-use crate::benchmark::Record;
+use crate::{benchmark::Record, evaluator::Example};
 
 /// Points of a curve at most.
 const POINTS: usize = 60;
@@ -59,26 +59,11 @@ impl Figure {
     }
 }
 
-/// One test window of one variate, in the units of the data.
-#[derive(Clone, Debug)]
-pub(super) struct Example {
-    pub series: usize,
-    pub row: usize,
-    pub time: Option<String>,
-    pub variate: String,
-    pub past: Vec<f32>,
-    pub actual: Vec<f32>,
-    pub forecast: Vec<f32>,
-}
-
-/// The test windows that a record keeps.
-pub(super) fn examples(_record: &Record) -> Vec<Example> {
-    vec![]
-}
-
-/// Average ranks of models over the tasks of a report, where they have been compared.
-fn ranks(_report: &Report) -> Option<CriticalDifference> {
-    None
+/// Average ranks of models over the rows of a report, where there are enough.
+fn ranks(report: &Report) -> Option<CriticalDifference> {
+    let ranking = Ranking::of(&Scoreboard::of_series(report)?)?;
+    let ranks = ranking.models.iter().map(|model| (model.name.clone(), model.average_rank)).collect();
+    Some(CriticalDifference { ranks, groups: ranking.groups })
 }
 
 /// Records of one data set, lookback and horizon, in the order of models and seeds.
@@ -136,7 +121,7 @@ pub fn figures(report: &Report) -> Vec<Figure> {
         }
     }
     for place in &places {
-        let of_records: Vec<_> = place.records.iter().map(|record| (*record, examples(record))).collect();
+        let of_records: Vec<_> = place.records.iter().map(|record| (*record, &record.examples[..])).collect();
         for chart in forecasts(place, &of_records, &style) {
             add(Kind::Forecasts, place, Some(place.horizon), Box::new(chart));
         }
@@ -213,13 +198,13 @@ fn time(group: &[Place<'_>], style: &impl Fn(&str) -> usize) -> Option<Scatter> 
 /// Windows and what all models forecast of them, each window once.
 fn forecasts(
     place: &Place<'_>,
-    of_records: &[(&Record, Vec<Example>)],
+    of_records: &[(&Record, &[Example])],
     style: &impl Fn(&str) -> usize,
 ) -> Vec<Forecasts> {
-    let mut windows: BTreeMap<(usize, usize, &str), Forecasts> = BTreeMap::new();
+    let mut windows: BTreeMap<(&str, usize, &str), Forecasts> = BTreeMap::new();
     for (record, examples) in of_records {
-        for example in examples {
-            let window = windows.entry((example.series, example.row, &example.variate)).or_insert_with(|| {
+        for example in *examples {
+            let window = windows.entry((&*example.series, example.row, &example.variate)).or_insert_with(|| {
                 let when = example.time.clone().unwrap_or_else(|| format!("row {}", example.row));
                 Forecasts {
                     title: format!("{} · {} · {when}", place.title(), example.variate),
@@ -258,7 +243,7 @@ mod tests {
         let report = report();
         let place = &places(&report)[0];
         let example = |row: usize, value: f32| Example {
-            series: 0,
+            series: "s".into(),
             row,
             time: None,
             variate: "OT".into(),
@@ -266,12 +251,10 @@ mod tests {
             actual: vec![2.0; 2],
             forecast: vec![value; 2],
         };
-        let of_records: Vec<_> = place
-            .records
-            .iter()
-            .enumerate()
-            .map(|(index, record)| (*record, vec![example(40, index as f32), example(10, index as f32)]))
-            .collect();
+        let examples: Vec<_> =
+            (0..place.records.len()).map(|index| [example(40, index as f32), example(10, index as f32)]).collect();
+        let of_records: Vec<_> =
+            place.records.iter().zip(&examples).map(|(record, examples)| (*record, &examples[..])).collect();
         let charts = forecasts(place, &of_records, &styles(&report));
         assert_eq!(charts.len(), 2);
         assert!(charts[0].title.ends_with("OT · row 10"), "{}", charts[0].title);

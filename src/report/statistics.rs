@@ -4,6 +4,8 @@
 //! (1945) with the correction of Holm (1979), as Benavoli et al. (JMLR 2016) advise in place of Nemenyi's, whose
 //! verdict on a pair depends on who else is in the table.
 
+use std::ops::Range;
+
 use serde::Serialize;
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 
@@ -29,7 +31,7 @@ pub struct Ranking {
     /// Every pair, the better average rank first.
     pub pairs: Vec<Pair>,
     /// Neighbours by rank no two of which are told apart, as long as can be; places in `models`.
-    pub groups: Vec<Vec<usize>>,
+    pub groups: Vec<Range<usize>>,
 }
 
 /// A model and how it ranks.
@@ -185,18 +187,18 @@ fn correct(pairs: &mut [Pair]) {
     }
 }
 
-fn groups(models: &[Ranked], pairs: &[Pair]) -> Vec<Vec<usize>> {
+fn groups(models: &[Ranked], pairs: &[Pair]) -> Vec<Range<usize>> {
     let apart = |one: usize, other: usize| {
         let (one, other) = (&models[one].name, &models[other].name);
         pairs.iter().any(|pair| pair.one == *one && pair.other == *other && pair.told_apart())
     };
-    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut groups: Vec<Range<usize>> = Vec::new();
     for first in 0..models.len() {
         let fits = |last: &usize| (first..*last).all(|one| (one + 1..=*last).all(|other| !apart(one, other)));
         let last = (first..models.len()).take_while(fits).last().unwrap_or(first);
         let within_another = groups.iter().any(|group| group.contains(&last));
         if last > first && !within_another {
-            groups.push((first..=last).collect());
+            groups.push(first..last + 1);
         }
     }
     groups
@@ -247,7 +249,7 @@ mod tests {
         let ranking = Ranking::of_scores(&names.iter().collect::<Vec<_>>(), &(0..12).map(row).collect::<Vec<_>>());
         assert_eq!(ranking.models[2].name, "worse");
         assert!(close(ranking.models[2].average_rank, 3.0));
-        assert_eq!(ranking.groups, [[0, 1]]);
+        assert_eq!(ranking.groups, [0..2]);
         assert!(ranking.friedman_p < 1e-3);
         assert_eq!((ranking.pairs[0].won, ranking.pairs[0].lost), (6, 6));
         assert!(ranking.pairs[1].told_apart() && ranking.pairs[2].told_apart());

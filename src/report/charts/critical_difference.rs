@@ -1,4 +1,5 @@
-//! Average ranks on one line, and bars over models that do not differ (Demšar, JMLR 2006, section 3.2).
+//! Average ranks on one line, and bars over models that are not told apart (Demšar, JMLR 2006, section 3.2; with
+//! pairwise tests in place of one critical difference, as in Benavoli et al., JMLR 2016).
 
 use std::ops::Range;
 
@@ -29,26 +30,13 @@ const SIDE: i32 = 330;
 pub struct CriticalDifference {
     /// Models and their average ranks, the best first.
     pub ranks: Vec<(String, f64)>,
-    /// Average ranks less far apart than this are not different.
-    pub critical: f64,
+    /// Neighbours no two of which are told apart, two or more, as places in `ranks`.
+    pub groups: Vec<Range<usize>>,
 }
 
 impl CriticalDifference {
-    /// The largest groups of neighbours that do not differ, of two or more.
-    pub fn groups(&self) -> Vec<Range<usize>> {
-        let mut groups: Vec<Range<usize>> = Vec::new();
-        for first in 0..self.ranks.len() {
-            let near = |(_, rank): &&(String, f64)| rank - self.ranks[first].1 < self.critical;
-            let last = first + self.ranks[first..].iter().take_while(near).count();
-            if last > first + 1 && groups.last().is_none_or(|group| group.end < last) {
-                groups.push(first..last);
-            }
-        }
-        groups
-    }
-
     fn bars(&self) -> i32 {
-        self.groups().len() as i32 * 16
+        self.groups.len() as i32 * 16
     }
 }
 
@@ -60,16 +48,15 @@ impl Draw for CriticalDifference {
     fn description(&self) -> String {
         let ranks: Vec<String> = self.ranks.iter().map(|(name, rank)| format!("{name} {rank:.2}")).collect();
         let groups: Vec<String> = self
-            .groups()
-            .into_iter()
-            .map(|group| self.ranks[group].iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "))
+            .groups
+            .iter()
+            .map(|group| self.ranks[group.clone()].iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", "))
             .collect();
         let alike = match groups.is_empty() {
             true => String::new(),
-            false => format!(" Not different: {}.", groups.join("; ")),
+            false => format!(" Not told apart: {}.", groups.join("; ")),
         };
-        let critical = self.critical;
-        format!("Average ranks, the best first: {}. Critical difference {critical:.2}.{alike}", ranks.join("; "))
+        format!("Average ranks, the best first: {}.{alike}", ranks.join("; "))
     }
 
     fn legend(&self) -> Vec<(&str, usize)> {
@@ -108,7 +95,7 @@ impl Draw for CriticalDifference {
             let (at, h) = if left { (edge - 10, HPos::Right) } else { (edge + 10, HPos::Left) };
             write(label, (at, y), h, VPos::Center)?;
         }
-        for (index, group) in self.groups().into_iter().enumerate() {
+        for (index, group) in self.groups.iter().enumerate() {
             let y = AXIS + 16 + index as i32 * 16;
             let (first, last) = (place(self.ranks[group.start].1), place(self.ranks[group.end - 1].1));
             path(vec![(first - 8, y), (last + 8, y)], Part::Actual, 8)?;

@@ -223,13 +223,11 @@ mod tests {
     }
 
     #[test]
-    fn models_that_do_not_differ_are_joined_by_a_bar() {
+    fn models_that_are_not_told_apart_are_joined_by_a_bar() {
         let ranks = [("a", 1.2), ("b", 1.5), ("c", 3.4), ("d", 3.9)].map(|(name, rank)| (name.to_string(), rank));
-        let chart = CriticalDifference { ranks: ranks.to_vec(), critical: 0.9 };
-        assert_eq!(chart.groups(), [0..2, 2..4]);
+        let chart = CriticalDifference { ranks: ranks.to_vec(), groups: vec![0..2, 2..4] };
         let svg = inline(&chart).expect("it can be drawn");
         assert_eq!(svg.matches("stroke-width=\"8\"").count(), 2, "{svg}");
-        let all_alike = CriticalDifference { critical: 9.0, ..chart };
-        assert_eq!(all_alike.groups(), [0..4]);
+        assert!(chart.description().ends_with("Not told apart: a, b; c, d."), "{}", chart.description());
     }
 }
