@@ -95,8 +95,18 @@ fn marked(cell: &Cell, decimals: usize) -> String {
     format!("{} / {}", score(0), score(1))
 }
 
-// What the paper prints, or the mean of it over the horizons of our table.
 fn published_cell(report: &Report, model: &str, row: &ScoreboardRow, board: &Scoreboard) -> String {
+    let printed = published_scores(report, model, row, board);
+    printed.map_or("–".into(), |(mse, mae)| format!("*{mse:.3} / {mae:.3}*"))
+}
+
+/// MSE and MAE that the paper prints, or the mean of them over the horizons of our table.
+pub(super) fn published_scores(
+    report: &Report,
+    model: &str,
+    row: &ScoreboardRow,
+    board: &Scoreboard,
+) -> Option<(f64, f64)> {
     let horizons: Vec<usize> = match row.horizon {
         Some(horizon) => vec![horizon],
         None => {
@@ -104,22 +114,17 @@ fn published_cell(report: &Report, model: &str, row: &ScoreboardRow, board: &Sco
             board.rows.iter().filter(same).filter_map(|other| other.horizon).collect()
         }
     };
-    let printed: Option<Vec<(f64, f64)>> = horizons
+    let printed: Vec<(f64, f64)> = horizons
         .iter()
         .map(|horizon| {
             let cell = report.published.get(model, &row.dataset, row.lookback, *horizon)?;
             Some((cell.mse, cell.mae?))
         })
-        .collect();
-    match printed {
-        Some(printed) => {
-            let count = printed.len() as f64;
-            let mse = printed.iter().map(|(mse, _)| mse).sum::<f64>() / count;
-            let mae = printed.iter().map(|(_, mae)| mae).sum::<f64>() / count;
-            format!("*{mse:.3} / {mae:.3}*")
-        }
-        None => "–".into(),
-    }
+        .collect::<Option<_>>()?;
+    let count = printed.len() as f64;
+    let mse = printed.iter().map(|(mse, _)| mse).sum::<f64>() / count;
+    let mae = printed.iter().map(|(_, mae)| mae).sum::<f64>() / count;
+    Some((mse, mae))
 }
 
 fn skill(board: &Scoreboard) -> Option<String> {

@@ -4,6 +4,7 @@
 
 mod csv;
 mod json;
+mod latex;
 mod lint;
 mod markdown;
 mod published;
@@ -34,6 +35,8 @@ pub enum Format {
     Csv,
     /// The tables and the published numbers beside them, for machines.
     Json,
+    /// The tables of scores, as a document that compiles as it is.
+    Latex,
 }
 
 /// The records of a results folder and what is known about them.
@@ -78,6 +81,7 @@ impl Report {
             Format::Md => Ok(markdown::render(self)),
             Format::Csv => csv::render(self),
             Format::Json => json::render(self),
+            Format::Latex => Ok(latex::render(self)),
         }
     }
 

@@ -5,6 +5,7 @@
 mod cli;
 mod contract;
 mod golden;
+mod latex;
 mod layering;
 mod leakage;
 mod loader;
