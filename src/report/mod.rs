@@ -8,6 +8,7 @@ mod csv;
 mod figures;
 mod html;
 mod json;
+mod latex;
 mod lint;
 mod markdown;
 mod published;
@@ -48,6 +49,8 @@ pub enum Format {
     Json,
     /// One page with tables, charts and receipts, to be opened in a browser.
     Html,
+    /// The tables of scores, as a document that compiles as it is.
+    Latex,
 }
 
 /// The records of a results folder and what is known about them.
@@ -122,6 +125,7 @@ impl Report {
             Format::Csv => csv::render(self),
             Format::Json => json::render(self),
             Format::Html => page(std::slice::from_ref(self)),
+            Format::Latex => Ok(latex::render(self)),
         }
     }
 

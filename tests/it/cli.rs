@@ -104,7 +104,9 @@ fn unknown_names_are_wrong_usage_with_a_suggestion() {
     longcast(&["evaluate", "--dataset", "Syntetic", "--model", "repeat", "--lookback", "8", "--horizon", "2"])
         .code(2)
         .stderr(contains("no data set named 'Syntetic'; did you mean 'Synthetic'?"));
-    longcast(&["report", ".", "--format", "htlm"]).code(2).stderr(contains("[possible values: md, csv, json, html]"));
+    longcast(&["report", ".", "--format", "htlm"])
+        .code(2)
+        .stderr(contains("[possible values: md, csv, json, html, latex]"));
     longcast(&["data", "show", "ETTh3"]).code(2).stderr(contains("did you mean 'ETTh"));
 }
 

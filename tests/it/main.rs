@@ -7,6 +7,7 @@ mod compare;
 mod contract;
 mod failure;
 mod golden;
+mod latex;
 mod layering;
 mod leakage;
 mod loader;

@@ -127,6 +127,9 @@ fn as_row(
 }
 
 fn score(cell: &Cell, metric: usize, decimals: usize) -> (String, &'static str) {
+    if cell.failed {
+        return ("failed".into(), "failed");
+    }
     let text = cell.scores[metric].map_or("–".into(), |score| format!("{score:.decimals$}"));
     let rank = match cell.ranks[metric] {
         Some(1) => "first",

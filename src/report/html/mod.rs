@@ -132,7 +132,13 @@ fn suite(report: &Report, most: usize) -> Result<Suite<'_>> {
         models,
         groups: groups(figures)?,
         spreads: spreads(report),
-        warnings: report.warnings().iter().map(ToString::to_string).chain(report.unreadable.iter().cloned()).collect(),
+        warnings: report
+            .failures
+            .iter()
+            .map(|failure| format!("failed: {}, seed {}: {}", failure.task, failure.task.seed, failure.reason))
+            .chain(report.warnings().iter().map(ToString::to_string))
+            .chain(report.unreadable.iter().cloned())
+            .collect(),
     })
 }
 
