@@ -12,6 +12,9 @@ fail() {
     exit 1
 }
 
+set -o errtrace
+trap 'echo "tests/slurm.sh: line $LINENO: $BASH_COMMAND failed" >&2' ERR
+
 PROGRAM=$(realpath "${LONGCAST:-target/debug/longcast}")
 [ -x "$PROGRAM" ] || fail "$PROGRAM is not there: cargo build"
 [ "$(id -u)" = 0 ] || fail "the daemons of Slurm are started by root; run this as root"
@@ -129,7 +132,7 @@ within 20 idle
 
 cp suites/smoke.toml "$WORK/smoke.toml"
 cd "$WORK"
-nothing_runs() { [ -z "$(squeue --noheader --user=root)" ]; }
+nothing_runs() { local jobs; jobs=$(squeue --noheader --user=root) && [ -z "$jobs" ]; }
 
 # The process of a part; the program has taken over that of the script.
 process_of() {
