@@ -5,7 +5,11 @@
 
 mod driver;
 
-use std::{future::Future, path::Path};
+use std::{
+    fs,
+    future::Future,
+    path::{Path, PathBuf},
+};
 
 use assert_cmd::Command;
 use driver::Browser;
@@ -16,25 +20,33 @@ use tempfile::TempDir;
 const ROWS: &str =
     "return [...document.querySelectorAll('.suite:not([hidden]) .board tbody tr')].filter(row => row.offsetParent)";
 
-/// The report of all committed records, open in a browser.
+/// The folder of committed records.
+fn committed() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("reports/records")
+}
+
+/// The report of all committed records, open in a browser at one of its suites.
 fn on_the_page<F: Future<Output = ()>>(test: impl FnOnce(Browser) -> F) {
+    on_the_page_of(&committed(), "networks-96", test);
+}
+
+fn on_the_page_of<F: Future<Output = ()>>(records: &Path, suite: &str, test: impl FnOnce(Browser) -> F) {
     if !driver::is_here() {
         return;
     }
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("report.html");
-    let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("reports/records");
     let arguments = ["report", records.to_str().unwrap(), "--format", "html", "--output", file.to_str().unwrap()];
     // Warnings of records make no difference here.
     let _ = Command::cargo_bin("longcast").unwrap().args(arguments).ok();
-    let weight = std::fs::metadata(&file).unwrap().len();
+    let weight = fs::metadata(&file).unwrap().len();
     assert!(weight < 3_000_000, "the page weighs {weight} bytes");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let browser = Browser::start().await;
         browser.media("light", "screen").await;
         browser.resize(1280, 900).await;
-        browser.client.goto(&format!("file://{}#networks-96", file.display())).await.unwrap();
+        browser.client.goto(&format!("file://{}#{suite}", file.display())).await.unwrap();
         let client = browser.client.clone();
         test(browser).await;
         client.close().await.unwrap();
@@ -275,6 +287,34 @@ fn the_page_is_named_for_those_who_do_not_see_it() {
             browser.media(scheme, "screen").await;
             assert_eq!(browser.run(faint).await, Value::Array(vec![]), "{scheme}");
         }
+        quiet(&browser).await;
+    });
+}
+
+#[test]
+fn names_that_are_markup_are_read_as_names() {
+    let name = "</script><img src=x onerror=\"window.ran=1\">'&";
+    let dir = TempDir::new().unwrap();
+    for entry in fs::read_dir(committed().join("networks-96")).unwrap() {
+        let path = entry.unwrap().path();
+        let file = path.file_name().unwrap().to_str().unwrap();
+        if file.starts_with("ILI-olinear-36-") {
+            let mut record: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+            record["task"]["name"] = json!(name);
+            record["task"]["dataset"] = json!("<b>ILI</b>");
+            fs::write(dir.path().join(file), record.to_string()).unwrap();
+        }
+    }
+    on_the_page_of(dir.path(), "", |browser| async move {
+        let head = "return document.querySelector('.board th:nth-child(4)').textContent";
+        assert_eq!(browser.run(head).await, name);
+        browser.click("td a").await;
+        let title = browser.find("#receipt-title").await.text().await.unwrap();
+        assert!(title.starts_with(&format!("{name} on <b>ILI</b>, 36 →")), "{title}");
+        browser.click("dialog header button").await;
+        browser.find(".tools [name=dataset]").await.select_by_label("<b>ILI</b>").await.unwrap();
+        assert!(!texts(&browser, ".map(row => row.cells[0].textContent)").await.is_empty());
+        assert_eq!(browser.run("return [window.ran ?? null, document.images.length]").await, json!([null, 0]));
         quiet(&browser).await;
     });
 }
