@@ -61,7 +61,7 @@ smoke: ## Run the smoke suite: its table is the expected one, nothing is run twi
 	RAYON_NUM_THREADS=1 cargo run -- verify $(SMOKE)/records/smoke > $(SMOKE).verified
 
 browser: ## Try the HTML report in Chromium, which is installed from Debian's packages where it is missing
-	command -v chromium chromedriver > /dev/null || \
+	command -v chromium > /dev/null && command -v chromedriver > /dev/null || \
 		(apt-get update && apt-get install --yes --no-install-recommends chromium chromium-driver)
 	LONGCAST_BROWSER=required cargo test --test browser
 

@@ -161,7 +161,8 @@ fn steps(place: &Place<'_>, style: &impl Fn(&str) -> usize) -> Option<Lines> {
 fn training(place: &Place<'_>, style: &impl Fn(&str) -> usize) -> Option<Lines> {
     let line = |record: &&Record| {
         let epochs = record.curve.iter().map(|epoch| (epoch.epoch as f64, epoch.valid_loss));
-        let best = epochs.clone().min_by(|one, other| one.1.total_cmp(&other.1)).filter(|best| best.1 > 0.0)?;
+        // Of equal epochs the last one's weights are kept.
+        let best = epochs.clone().rev().min_by(|one, other| one.1.total_cmp(&other.1)).filter(|best| best.1 > 0.0)?;
         let points: Vec<(f64, f64)> = epochs.map(|(epoch, loss)| (epoch, loss / best.1)).collect();
         let name = record.task.name.clone();
         Some(Line { style: style(&name), name, points: thinned(&points, POINTS), mark: Some((best.0, 1.0)) })
