@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+pub use crate::evaluator::Example;
 pub use failure::Failure;
 pub use lock::{LOCK_FILE, Lock, LockedData};
 pub use merge::{Conflict, Merged, Missing, merge};

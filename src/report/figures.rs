@@ -6,7 +6,7 @@ use super::{
     Ranking, Report, Scoreboard,
     charts::{CriticalDifference, Draw, Forecast, Forecasts, Line, Lines, Point, Scatter, thinned},
 };
-use crate::{benchmark::Record, evaluator::Example};
+use crate::benchmark::{Example, Record};
 
 /// Points of a curve at most.
 const POINTS: usize = 60;

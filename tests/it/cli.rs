@@ -346,7 +346,9 @@ fn charts_are_written_as_files() {
     bench.run(&[]).success();
     let (records, charts) = (bench.dir.path().join("out/records"), bench.dir.path().join("charts"));
     let plot = ["report", records.to_str().unwrap(), "--plot", charts.to_str().unwrap()];
-    longcast(&plot).success().stderr(contains("3 charts in")).stdout("");
+    longcast(&plot).success().stderr(contains("7 charts in")).stdout("");
+    // Two test windows of each horizon.
+    assert!(charts.join("tiny-forecasts-Synthetic-24-6-2.svg").is_file());
     let steps = fs::read_to_string(charts.join("tiny-steps-Synthetic-24-12.svg")).unwrap();
     assert!(steps.starts_with("<svg xmlns=") && steps.contains("<title>Synthetic, 24 → 12</title>"), "{steps}");
     assert!(charts.join("tiny-time-Synthetic-24.svg").is_file());
