@@ -57,13 +57,19 @@ pub fn is_here() -> bool {
     here
 }
 
+/// A driver and the line in which it names its port; `None` if it ended before.
+fn start_driver() -> Option<(Driver, String)> {
+    let mut driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+    let driver = Driver(driver);
+    let started = lines.find_map(|line| line.ok().filter(|line| line.contains("started successfully on port")));
+    started.map(|line| (driver, line))
+}
+
 impl Browser {
     pub async fn start() -> Self {
-        let mut driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        let driver = Driver(driver);
-        let started =
-            lines.map(|line| line.unwrap()).find(|line| line.contains("started successfully on port")).unwrap();
+        // Drivers that start at once may choose the same port; all but one of them end then, and choose again.
+        let (driver, started) = (0..5).find_map(|_| start_driver()).expect("chromedriver starts");
         let port = started.rsplit(' ').next().unwrap().trim_end_matches('.');
         let arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,900", "--hide-scrollbars"];
         let capabilities = json!({
