@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    fs,
+    fmt, fs,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    record::{self, FORMAT, Machine, Software, entries, is_record, write_whole},
+    record::{self, FORMAT, Machine, Software, name_of, read_each, records_in, write_whole},
     suite::Task,
     task::Prepared,
 };
@@ -62,26 +62,19 @@ impl Failure {
     /// # Errors
     /// If the folder cannot be read.
     pub fn read_all(dir: &Path) -> Result<(Vec<Self>, Vec<Error>)> {
-        let folder = dir.join(FOLDER);
-        let (mut failures, mut errors) = (vec![], vec![]);
-        for path in files(&folder)? {
-            let text = fs::read_to_string(&path).map_err(Error::io("read", &path));
-            let parsed = text.and_then(|text| {
-                serde_json::from_str(&text).map_err(|error| Error::file(&path, format!("not a failure: {error}")))
-            });
-            match parsed {
-                Ok(failure) => failures.push(failure),
-                Err(error) => errors.push(error),
-            }
-        }
-        Ok((failures, errors))
+        let (failures, errors) = read_each(files(&dir.join(FOLDER))?, Self::read);
+        Ok((failures.into_iter().map(|(_, failure)| failure).collect(), errors))
+    }
+
+    fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
+        serde_json::from_str(&text).map_err(|error| Error::file(path, format!("not a failure: {error}")))
     }
 
     /// Forgets the failures of the task whose record is called `name`, whatever went into them.
     pub(super) fn forget(dir: &Path, name: &str) -> Result<()> {
         let task = record::without_hash(name);
-        let same =
-            |path: &PathBuf| path.file_name().is_some_and(|name| record::without_hash(&name.to_string_lossy()) == task);
+        let same = |path: &PathBuf| record::without_hash(&name_of(path)) == task;
         let folder = dir.join(FOLDER);
         for path in files(&folder)?.into_iter().filter(same) {
             fs::remove_file(&path).map_err(Error::io("remove", &path))?;
@@ -94,8 +87,14 @@ impl Failure {
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     match folder.is_dir() {
-        true => Ok(entries(folder)?.into_iter().filter(|path| is_record(path)).collect()),
+        true => records_in(folder),
         false => Ok(vec![]),
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, seed {}: {}", self.task, self.task.seed, self.reason)
     }
 }
 

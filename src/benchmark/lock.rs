@@ -39,7 +39,7 @@ pub struct LockedData {
 
 impl Lock {
     /// What `records` are of; where two are of different contents of one data set, the later one counts.
-    pub fn of(records: &[Record]) -> Self {
+    pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
         let mut lock = Self::default();
         for Record { task, data, software, .. } in records {
             lock.versions.insert(software.version.clone());
@@ -48,6 +48,18 @@ impl Lock {
             lock.data.insert(task.dataset.clone(), data);
         }
         lock
+    }
+
+    /// Writes that of the records in a results folder, if there are any.
+    ///
+    /// # Errors
+    /// If the folder cannot be read or written.
+    pub(super) fn write_of(dir: &Path) -> Result<()> {
+        let (records, _) = Record::read_all(dir)?;
+        match records.is_empty() {
+            true => Ok(()),
+            false => Self::of(records.iter().map(|(_, record)| record)).write(dir),
+        }
     }
 
     /// The lock file of a results folder, if there is one.

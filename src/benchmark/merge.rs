@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Difference, Lock, Record, SUITE_FILE, Suite, Task, differences,
-    record::{self, DataKey, entries, is_record, write_whole},
+    record::{self, entries, name_of, read_each, records_in, write_whole},
     records_folder,
     task::resolved_params,
 };
@@ -74,11 +74,12 @@ struct Found {
 pub fn merge(from: &[PathBuf], into: &Path, models: &Registry) -> Result<Merged> {
     let folders: Vec<PathBuf> = from.iter().map(|dir| records_of(dir)).collect::<Result<_>>()?;
     let first = folders.first().ok_or_else(|| Error::other("there are no folders to merge"))?;
-    let suite = suite_of(first)?;
+    let no_suite = |dir: &Path| Error::file(dir, format!("holds no {SUITE_FILE}"));
+    let suite = Suite::of_folder(first)?.ok_or_else(|| no_suite(first))?;
     let dir = records_folder(into, &suite.name);
     let before = if dir.join(SUITE_FILE).is_file() { vec![dir.clone()] } else { vec![] };
     for other in before.iter().chain(&folders[1..]) {
-        let other_suite = suite_of(other)?;
+        let other_suite = Suite::of_folder(other)?.ok_or_else(|| no_suite(other))?;
         if (&other_suite.name, &other_suite.text) != (&suite.name, &suite.text) {
             let (other, first) = (other.join(SUITE_FILE), first.join(SUITE_FILE));
             let message = format!("another suite than {}: merge folders of one suite", first.display());
@@ -86,16 +87,10 @@ pub fn merge(from: &[PathBuf], into: &Path, models: &Registry) -> Result<Merged>
         }
     }
 
-    let (mut found, mut conflicts, mut unreadable) = (BTreeMap::<String, Found>::new(), vec![], vec![]);
-    for path in files(before.iter().chain(&folders))? {
-        let next = match read(&path) {
-            Ok(next) => next,
-            Err(error) => {
-                unreadable.push(error);
-                continue;
-            }
-        };
-        let task = record::without_hash(&name(&path)).to_string();
+    let (all, unreadable) = read_each(files(before.iter().chain(&folders))?, read);
+    let (mut found, mut conflicts) = (BTreeMap::<String, Found>::new(), vec![]);
+    for (path, next) in all {
+        let task = record::without_hash(&name_of(&path)).to_string();
         match found.get(&task) {
             None => drop(found.insert(task, next)),
             Some(first) => conflicts.extend(conflict(first, &next)?),
@@ -106,7 +101,7 @@ pub fn merge(from: &[PathBuf], into: &Path, models: &Registry) -> Result<Merged>
     write_whole(&dir.join(SUITE_FILE), suite.text.as_bytes())?;
     let (mut copied, mut kept) = (0, 0);
     for Found { path, text, .. } in found.values() {
-        let target = dir.join(name(path));
+        let target = dir.join(name_of(path));
         if conflicts.iter().any(|conflict| conflict.first == *path) {
             continue;
         }
@@ -118,10 +113,7 @@ pub fn merge(from: &[PathBuf], into: &Path, models: &Registry) -> Result<Merged>
             }
         }
     }
-    let (records, _) = Record::read_all(&dir)?;
-    if !records.is_empty() {
-        Lock::of(&records).write(&dir)?;
-    }
+    Lock::write_of(&dir)?;
     let missing = missing(&suite, &found, models)?;
     Ok(Merged { suite, dir, copied, kept, conflicts, unreadable, missing })
 }
@@ -144,15 +136,6 @@ fn records_of(dir: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The suite of a folder of records, which bears its name.
-fn suite_of(dir: &Path) -> Result<Suite> {
-    let mut suite = Suite::read(&dir.join(SUITE_FILE))?;
-    if let Some(name) = dir.canonicalize().ok().as_deref().and_then(Path::file_name) {
-        suite.name = name.to_string_lossy().into_owned();
-    }
-    Ok(suite)
-}
-
 fn files<'a>(folders: impl Iterator<Item = &'a PathBuf>) -> Result<Vec<PathBuf>> {
     let (mut seen, mut files) = (Vec::new(), Vec::new());
     for folder in folders {
@@ -160,7 +143,7 @@ fn files<'a>(folders: impl Iterator<Item = &'a PathBuf>) -> Result<Vec<PathBuf>>
         let whole = folder.canonicalize().map_err(Error::io("read the folder", folder))?;
         if !seen.contains(&whole) {
             seen.push(whole);
-            files.extend(entries(folder)?.into_iter().filter(|path| is_record(path)));
+            files.extend(records_in(folder)?);
         }
     }
     Ok(files)
@@ -169,27 +152,15 @@ fn files<'a>(folders: impl Iterator<Item = &'a PathBuf>) -> Result<Vec<PathBuf>>
 fn read(path: &Path) -> Result<Found> {
     let text = fs::read_to_string(path).map_err(Error::io("read", path))?;
     let record = Record::parse(path, &text)?;
-    let data = &record.data;
-    let (season, calendar, split) = (data.season, data.calendar, data.split.as_ref());
-    let expected = record::file_name(&record.task, &DataKey { sha256: &data.sha256, season, calendar, split })?;
-    match name(path) == expected {
+    let expected = record::file_name(&record.task, &record.data)?;
+    match name_of(path) == expected {
         true => Ok(Found { path: path.to_path_buf(), record, text }),
         false => Err(Error::file(path, format!("what it holds is named {expected}; run the suite again to redo it"))),
     }
 }
 
-fn name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
 fn conflict(first: &Found, second: &Found) -> Result<Option<Conflict>> {
-    let (mut one, mut other) = (first.record.clone(), second.record.clone());
-    // A record from before forecasts were hashed is not held to have a hash, whichever of both it is.
-    if one.scores.forecasts.is_empty() || other.scores.forecasts.is_empty() {
-        one.scores.forecasts.clear();
-        other.scores.forecasts.clear();
-    }
-    let mut differences = differences(&one, &other)?;
+    let mut differences = differences(&first.record, &second.record)?;
     // What went in comes first: it explains what came out.
     differences.sort_by_key(|difference| !["task.", "data."].iter().any(|part| difference.field.starts_with(part)));
     Ok((!differences.is_empty()).then(|| Conflict {

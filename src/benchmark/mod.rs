@@ -24,7 +24,7 @@ pub use failure::Failure;
 pub use lock::{LOCK_FILE, Lock, LockedData};
 pub use merge::{Conflict, Merged, Missing, merge};
 pub use pretrain::{PretrainPlan, Pretrained, Source, pretrain};
-pub use record::{DataRecord, FORMAT, Machine, Record, Seconds, Software, write_whole};
+pub use record::{DataRecord, FORMAT, Machine, Record, Seconds, Software, file_safe, write_whole};
 pub use shard::{FIRST_INDEX, SHARDS, Shard, estimated_cost};
 pub use suite::{Beside, Init, Learning, Protocol, SUITE_FILE, Suite, Task};
 pub use task::{Prepared, run_task};
@@ -92,9 +92,9 @@ impl Default for Run {
 /// Runs the tasks of `suite` that `dir` holds no record of.
 ///
 /// Tasks run in the order of the suite. A task that fails, or whose forecaster panics, is reported to the
-/// observer, its reason is kept, the others go on, and the next run tries it again. Each record is written when its task ends; a run that is killed loses at most the
-/// task in flight, and of a long fit its last epoch. At the end a lock file says which data and versions the records are of; with `locked`
-/// tasks run only on those.
+/// observer, its reason is kept, the others go on, and the next run tries it again. Each record is written when
+/// its task ends; a run that is killed loses at most the task in flight, and of a long fit its last epoch. At the
+/// end a lock file says which data and versions the records are of; with `locked` tasks run only on those.
 ///
 /// # Errors
 /// If the folder cannot be written, which is found before any work, or `locked` and there is no lock file, or
@@ -117,7 +117,7 @@ pub fn run(
         lock.allows_version(&Software::this().version)?;
     }
     write_whole(&dir.join(SUITE_FILE), suite.text.as_bytes())?;
-    let there = names_in(dir)?;
+    let there: Vec<String> = record::records_in(dir)?.iter().map(|path| record::name_of(path)).collect();
     let mut outcome = Outcome::default();
     let mut prepared: Option<(String, Prepared)> = None;
     let mut unusable: Option<&str> = None;
@@ -193,10 +193,7 @@ pub fn run(
             break;
         }
     }
-    let (records, _) = Record::read_all(dir)?;
-    if !records.is_empty() {
-        Lock::of(&records).write(dir)?;
-    }
+    Lock::write_of(dir)?;
     Ok(outcome)
 }
 
@@ -237,14 +234,6 @@ fn set_aside(dir: &Path, there: &[String], name: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-// The records a folder holds when a run starts.
-fn names_in(dir: &Path) -> Result<Vec<String>> {
-    let entries = fs::read_dir(dir).map_err(Error::io("read the folder", dir))?;
-    let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
-    let names: Vec<String> = names.collect::<Result<_, _>>().map_err(Error::io("read the folder", dir))?;
-    Ok(names.into_iter().filter(|name| name.ends_with(".json")).collect())
 }
 
 /// The folder that holds the records of a suite below the results folder `out`.

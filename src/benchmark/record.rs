@@ -263,20 +263,28 @@ impl Record {
         pretty(self)
     }
 
-    /// All records of a folder, in the order of their names, and what could not be read.
+    /// All records of a folder with their files, in the order of their names, and what could not be read.
     ///
     /// # Errors
     /// If the folder cannot be read.
-    pub fn read_all(dir: &Path) -> Result<(Vec<Self>, Vec<Error>)> {
-        let (mut records, mut errors) = (vec![], vec![]);
-        for path in entries(dir)?.into_iter().filter(|path| is_record(path)) {
-            match Self::read(&path) {
-                Ok(record) => records.push(record),
-                Err(error) => errors.push(error),
-            }
-        }
-        Ok((records, errors))
+    pub fn read_all(dir: &Path) -> Result<Found<Self>> {
+        Ok(read_each(records_in(dir)?, Self::read))
     }
+}
+
+/// What was read, with its file, and what could not be.
+pub type Found<T> = (Vec<(PathBuf, T)>, Vec<Error>);
+
+/// What `read` makes of each file, and what it could not read.
+pub(super) fn read_each<T>(files: Vec<PathBuf>, read: impl Fn(&Path) -> Result<T>) -> Found<T> {
+    let (mut found, mut errors) = (vec![], vec![]);
+    for path in files {
+        match read(&path) {
+            Ok(one) => found.push((path, one)),
+            Err(error) => errors.push(error),
+        }
+    }
+    (found, errors)
 }
 
 /// JSON to read: one line a field, lists of numbers on one line.
@@ -300,6 +308,16 @@ pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
 /// Whether a file is a record, by its name.
 pub(super) fn is_record(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "json")
+}
+
+/// The files in a folder, not below it, that are records by their names.
+pub(super) fn records_in(dir: &Path) -> Result<Vec<PathBuf>> {
+    Ok(entries(dir)?.into_iter().filter(|path| is_record(path)).collect())
+}
+
+/// What a file is called in its folder.
+pub(super) fn name_of(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Writes a file beside itself and renames it, so that no reader ever sees a part of it.
@@ -332,12 +350,15 @@ fn readable(_: &NamedTempFile) -> std::io::Result<()> {
 }
 
 /// The name of a task's record: what it is in words, and a short hash of all that goes in.
-pub fn file_name(task: &Task, data: &DataKey<'_>) -> Result<String> {
-    let inputs = serde_json::to_vec(&(FORMAT, task, data)).map_err(|error| Error::other(error.to_string()))?;
+pub fn file_name(task: &Task, data: &DataRecord) -> Result<String> {
+    let DataRecord { sha256, season, calendar, split, .. } = data;
+    let key = DataKey { sha256, season: *season, calendar: *calendar, split: split.as_ref() };
+    let inputs = serde_json::to_vec(&(FORMAT, task, key)).map_err(|error| Error::other(error.to_string()))?;
     let hash = Sha256::digest(inputs);
     let short: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
     let Task { dataset, name, lookback, horizon, seed, .. } = task;
-    Ok(format!("{}-{}-{lookback}-{horizon}-s{seed}-{short}.json", plain(dataset), plain(name)))
+    let [dataset, name] = [dataset, name].map(|name| file_safe(name));
+    Ok(format!("{dataset}-{name}-{lookback}-{horizon}-s{seed}-{short}.json"))
 }
 
 /// A record's name less the hash of its inputs: which task it is of.
@@ -346,15 +367,15 @@ pub fn without_hash(name: &str) -> &str {
 }
 
 /// What of the data goes into a task.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct DataKey<'a> {
-    pub sha256: &'a str,
-    pub season: usize,
-    pub calendar: Calendar,
-    pub split: Option<&'a Split>,
+#[derive(Serialize)]
+struct DataKey<'a> {
+    sha256: &'a str,
+    season: usize,
+    calendar: Calendar,
+    split: Option<&'a Split>,
 }
 
-// Names may hold anything; files are called by letters and digits.
-fn plain(name: &str) -> String {
+/// `name` as a file may be called: names may hold anything, files are called by letters and digits.
+pub fn file_safe(name: &str) -> String {
     name.chars().map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' }).collect()
 }

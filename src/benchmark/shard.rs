@@ -3,11 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use super::Task;
-use crate::{
-    Error, Result,
-    data::Catalogue,
-    forecaster::{Params, Registry},
-};
+use crate::{Error, Result, data::Catalogue, forecaster::Registry};
 
 /// One of so many parts of a suite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,13 +148,10 @@ pub fn estimated_cost(task: &Task, models: &Registry, catalogue: &Catalogue) -> 
     let lower = preset.map(|preset| preset.params(&task.dataset, task.horizon)).unwrap_or_default();
     let params = models.resolve(&task.model, &lower.overlaid(&task.params)).unwrap_or_default();
     let values = (rows * variates * (task.lookback + task.horizon)) as f64;
-    values * number(&params, "/training/epochs") * number(&params, "/network/d_model")
-}
-
-/// A number among the params; 1 where it is not.
-fn number(params: &Params, path: &str) -> f64 {
-    let value = serde_json::to_value(params).unwrap_or_default();
-    value.pointer(path).and_then(serde_json::Value::as_f64).unwrap_or(1.0)
+    let params = serde_json::to_value(params).unwrap_or_default();
+    // 1 where the model has no such number.
+    let number = |path: &str| params.pointer(path).and_then(serde_json::Value::as_f64).unwrap_or(1.0);
+    values * number("/training/epochs") * number("/network/d_model")
 }
 
 #[cfg(test)]

@@ -205,6 +205,27 @@ impl Suite {
         Self::parse(&name, &text).map_err(|error| Error::file(path, error))
     }
 
+    /// The suite of a folder of records, which bears the folder's name; `None` where the folder holds none.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn of_folder(dir: &Path) -> Result<Option<Self>> {
+        let file = dir.join(SUITE_FILE);
+        if !file.is_file() {
+            return Ok(None);
+        }
+        let mut suite = Self::read(&file)?;
+        suite.bear_name_of(dir);
+        Ok(Some(suite))
+    }
+
+    /// Takes the name of a folder.
+    pub fn bear_name_of(&mut self, dir: &Path) {
+        if let Some(name) = dir.canonicalize().ok().as_deref().and_then(Path::file_name) {
+            self.name = name.to_string_lossy().into_owned();
+        }
+    }
+
     /// A suite from its text.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use ndarray::Axis;
 use super::{
     Event,
     pretrain::Pretrained,
-    record::{self, DataKey, DataRecord, FORMAT, Machine, PeakMemory, Record, Seconds, Software},
+    record::{self, DataRecord, FORMAT, Machine, PeakMemory, Record, Seconds, Software},
     suite::{Init, Learning, Task},
 };
 use crate::{
@@ -149,8 +149,7 @@ impl Prepared {
     /// # Errors
     /// If the task cannot be written down.
     pub fn file_name(&self, task: &Task) -> Result<String> {
-        let DataRecord { sha256, season, calendar, split, .. } = &self.data;
-        record::file_name(task, &DataKey { sha256, season: *season, calendar: *calendar, split: split.as_ref() })
+        record::file_name(task, &self.data)
     }
 
     fn windows(&self, part: Part, shape: WindowShape) -> Result<Windows<'_>> {

@@ -46,20 +46,22 @@ impl fmt::Display for Difference {
 /// What of `recorded` a run, which gave `now`, did not give again, in the order of the record.
 ///
 /// Compared is all that follows from the task and the data, numbers to the last bit: not what ran it, nor how
-/// long it took. A record from before forecasts were hashed or kept is not held to have them.
+/// long it took. A record from before forecasts were hashed or kept is not held to have them, whichever of both it is.
 ///
 /// # Errors
 /// If a record cannot be written down.
 pub fn differences(recorded: &Record, now: &Record) -> Result<Vec<Difference>> {
-    let mut now = now.clone();
-    if recorded.scores.forecasts.is_empty() {
+    let (mut recorded, mut now) = (recorded.clone(), now.clone());
+    if recorded.scores.forecasts.is_empty() || now.scores.forecasts.is_empty() {
+        recorded.scores.forecasts.clear();
         now.scores.forecasts.clear();
     }
-    if recorded.examples.is_empty() {
+    if recorded.examples.is_empty() || now.examples.is_empty() {
+        recorded.examples.clear();
         now.examples.clear();
     }
     let mut found = Vec::new();
-    compare(&what_follows(recorded)?, &what_follows(&now)?, String::new(), &mut found);
+    compare(&what_follows(recorded)?, &what_follows(now)?, String::new(), &mut found);
     Ok(found)
 }
 
@@ -81,8 +83,7 @@ pub fn settings_apart(one: &Record, other: &Record) -> Result<Vec<Difference>> {
     Ok(found)
 }
 
-fn what_follows(record: &Record) -> Result<Value> {
-    let mut record = record.clone();
+fn what_follows(mut record: Record) -> Result<Value> {
     record.curve.iter_mut().for_each(|epoch| epoch.seconds = 0.0);
     let mut value = serde_json::to_value(record).map_err(|error| Error::other(error.to_string()))?;
     if let Value::Object(fields) = &mut value {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 
-use super::{print, report::complain};
+use super::{print, report::complain_of};
 use crate::report::{Compared, Report};
 
 #[derive(Debug, Args)]
@@ -30,6 +30,5 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
         false => print(&compared.to_markdown(&left, &right))?,
     }
     // What a folder holds that cannot be read is not compared.
-    let codes = [complain(&one), complain(&other)];
-    Ok(if codes.iter().all(|code| *code == ExitCode::SUCCESS) { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(complain_of([&one, &other]))
 }

@@ -73,8 +73,9 @@ fn plot(reports: &[Report], dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn complain_of(reports: &[Report]) -> ExitCode {
-    let codes: Vec<ExitCode> = reports.iter().map(complain).collect();
+/// The same of several; 1 if something is wrong with one.
+pub fn complain_of<'a>(reports: impl IntoIterator<Item = &'a Report>) -> ExitCode {
+    let codes: Vec<ExitCode> = reports.into_iter().map(complain).collect();
     codes.into_iter().find(|code| *code != ExitCode::SUCCESS).unwrap_or(ExitCode::SUCCESS)
 }
 

@@ -6,7 +6,7 @@ use super::{
     Ranking, Report, Scoreboard,
     charts::{CriticalDifference, Draw, Forecast, Forecasts, Line, Lines, Point, Scatter, thinned},
 };
-use crate::benchmark::{Example, Record};
+use crate::benchmark::{Example, Record, file_safe};
 
 /// Points of a curve at most.
 const POINTS: usize = 60;
@@ -55,7 +55,7 @@ impl Figure {
         if let Some(horizon) = self.horizon {
             name += &format!("-{horizon}");
         }
-        name.chars().map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' }).collect()
+        file_safe(&name)
     }
 }
 
@@ -98,7 +98,7 @@ fn places(report: &Report) -> Vec<Place<'_>> {
 }
 
 /// A model's place in the report, which is how its lines look.
-fn styles(report: &Report) -> impl Fn(&str) -> usize {
+pub(super) fn styles(report: &Report) -> impl Fn(&str) -> usize {
     let models: Vec<String> = report.models().into_iter().map(String::from).collect();
     move |name| models.iter().position(|model| model == name).unwrap_or(models.len())
 }

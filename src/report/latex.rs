@@ -99,19 +99,11 @@ fn scores(board: &Scoreboard, report: &Report, published: &[String]) -> Vec<Colu
 }
 
 fn marked(cell: &Cell, board: &Scoreboard) -> String {
-    if cell.failed {
-        return "failed".into();
-    }
-    let decimals = board.decimals;
-    let score = |metric: usize| {
-        let text = cell.scores[metric].map_or("--".into(), |score| format!("{score:.decimals$}"));
-        match cell.ranks[metric] {
-            Some(1) => format!("\\textbf{{{text}}}"),
-            Some(2) => format!("\\underline{{{text}}}"),
-            _ => text,
-        }
-    };
-    format!("{} / {}", score(0), score(1))
+    cell.marked(board.decimals, "--", |rank, text| match rank {
+        Some(1) => format!("\\textbf{{{text}}}"),
+        Some(2) => format!("\\underline{{{text}}}"),
+        _ => text,
+    })
 }
 
 fn table(board: &Scoreboard, places: &[Column; 3], page: &[Column]) -> String {

@@ -52,7 +52,7 @@ pub(super) fn render(report: &Report) -> String {
     if !report.failures.is_empty() {
         text += "\n## Failed\n\nRun, and without a score; the next run tries them again.\n\n";
         for failure in &report.failures {
-            text += &format!("- {}, seed {}: {}\n", failure.task, failure.task.seed, failure.reason);
+            text += &format!("- {failure}\n");
         }
     }
     text += "\n## What was scored\n\n";
@@ -93,18 +93,11 @@ fn place(row: &ScoreboardRow) -> Vec<String> {
 }
 
 fn marked(cell: &Cell, decimals: usize) -> String {
-    if cell.failed {
-        return "failed".into();
-    }
-    let score = |metric: usize| {
-        let text = cell.scores[metric].map_or("–".into(), |score| format!("{score:.decimals$}"));
-        match cell.ranks[metric] {
-            Some(1) => format!("**{text}**"),
-            Some(2) => format!("<u>{text}</u>"),
-            _ => text,
-        }
-    };
-    format!("{} / {}", score(0), score(1))
+    cell.marked(decimals, "–", |rank, text| match rank {
+        Some(1) => format!("**{text}**"),
+        Some(2) => format!("<u>{text}</u>"),
+        _ => text,
+    })
 }
 
 /// MSE and MAE that the paper prints, or the means of them over the horizons of our table.

@@ -32,7 +32,7 @@ pub use statistics::{LEVEL, Pair, Ranked, Ranking};
 
 use crate::{
     Error, Result,
-    benchmark::{Failure, Record, SUITE_FILE, Suite, record_files},
+    benchmark::{Failure, Record, Suite, record_files},
 };
 
 /// How a report is written.
@@ -74,30 +74,18 @@ impl Report {
     /// # Errors
     /// If there is no such folder or it holds no record.
     pub fn read(dir: &Path) -> Result<Self> {
-        let (mut records, mut files, mut errors) = (vec![], vec![], vec![]);
-        let here = |file: &PathBuf| file.parent() == Some(dir);
-        for file in files_below(dir)?.into_iter().filter(here) {
-            match Record::read(&file) {
-                Ok(record) => {
-                    records.push(record);
-                    files.push(file);
-                }
-                Err(error) => errors.push(error),
-            }
-        }
+        let (found, mut errors) = Record::read_all(dir)?;
+        let (files, records): (Vec<PathBuf>, Vec<Record>) = found.into_iter().unzip();
         let (failures, unreadable) = Failure::read_all(dir)?;
         errors.extend(unreadable);
         if records.is_empty() && failures.is_empty() && errors.is_empty() {
             return Err(Error::file(dir, "holds no records; `longcast bench` writes them"));
         }
-        let suite_file = dir.join(SUITE_FILE);
-        let mut suite = match suite_file.is_file() {
-            true => Suite::read(&suite_file)?,
-            false => Suite::of_records(&records),
-        };
-        if let Some(name) = dir.canonicalize().ok().as_deref().and_then(Path::file_name) {
-            suite.name = name.to_string_lossy().into_owned();
-        }
+        let suite = Suite::of_folder(dir)?.unwrap_or_else(|| {
+            let mut suite = Suite::of_records(&records);
+            suite.bear_name_of(dir);
+            suite
+        });
         let unreadable = errors.iter().map(ToString::to_string).collect();
         Ok(Self { suite, records, failures, files, published: Published::builtin()?, unreadable })
     }
@@ -107,7 +95,9 @@ impl Report {
     /// # Errors
     /// If there is no such folder or there is no record in it or below.
     pub fn read_each(dir: &Path) -> Result<Vec<Self>> {
-        let files = files_below(dir)?;
+        // What is no folder would be taken for a record.
+        fs::read_dir(dir).map_err(Error::io("read the folder", dir))?;
+        let files = record_files(&[dir.to_path_buf()])?;
         let folders: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
         match folders.is_empty() {
             true => Ok(vec![Self::read(dir)?]),
@@ -158,13 +148,6 @@ impl Report {
     pub fn warnings(&self) -> Vec<Warning> {
         lint(&self.records)
     }
-}
-
-/// The records in a folder and below it.
-fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
-    // What is no folder would be taken for a record.
-    fs::read_dir(dir).map_err(Error::io("read the folder", dir))?;
-    record_files(&[dir.to_path_buf()])
 }
 
 /// One HTML page of several reports, with a switch between them.

@@ -20,6 +20,27 @@ pub struct Cell {
     pub failed: bool,
 }
 
+impl Cell {
+    /// One of its scores in so many decimals, `missing` where it is not defined.
+    pub(super) fn text(&self, metric: usize, decimals: usize, missing: &str) -> String {
+        self.scores[metric].map_or_else(|| missing.into(), |score| format!("{score:.decimals$}"))
+    }
+
+    /// Both scores, each as `mark` shows one of its rank, or that it failed.
+    pub(super) fn marked(
+        &self,
+        decimals: usize,
+        missing: &str,
+        mark: impl Fn(Option<usize>, String) -> String,
+    ) -> String {
+        if self.failed {
+            return "failed".into();
+        }
+        let [one, other] = [0, 1].map(|metric| mark(self.ranks[metric], self.text(metric, decimals, missing)));
+        format!("{one} / {other}")
+    }
+}
+
 /// One row; with `horizon` `None` the mean over the horizons above it.
 #[derive(Clone, Debug, Serialize)]
 pub struct ScoreboardRow {

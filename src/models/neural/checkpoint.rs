@@ -31,14 +31,13 @@ pub struct Reached {
 }
 
 /// The numbers beside the weights.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
     pub curve: Vec<EpochReport>,
     pub best_loss: f64,
     pub without_improvement: usize,
-    pub trainer_steps: usize,
-    pub optimizer_steps: usize,
+    pub steps: usize,
 }
 
 /// Writes how far a run has come, whole, in place of an earlier one.

@@ -54,20 +54,17 @@ pub fn train<N: Network>(
     };
     let total = steps * plan.epochs;
     let checkpoint = observer.checkpoint().filter(|_| !trainer.plain);
-    let mut curve: Vec<EpochReport> = vec![];
-    let mut best: Option<(f64, Vec<Vec<f32>>)> = None;
-    let mut without_improvement = 0;
+    let mut counts = Counts::default();
+    let mut best: Option<Vec<Vec<f32>>> = None;
     if let Some(reached) = checkpoint.as_ref().and_then(|checkpoint| trainer.read(checkpoint)) {
         trainer.take(&reached)?;
         observer.resumed(&reached.counts.curve);
-        best = Some((reached.counts.best_loss, reached.best));
-        without_improvement = reached.counts.without_improvement;
-        curve = reached.counts.curve;
+        (counts, best) = (reached.counts, Some(reached.best));
     }
-    let before: f64 = curve.iter().map(|report| report.seconds).sum();
+    let before: f64 = counts.curve.iter().map(|report| report.seconds).sum();
     let started = Instant::now();
-    for epoch in curve.len() + 1..=plan.epochs {
-        if without_improvement == plan.patience {
+    for epoch in counts.curve.len() + 1..=plan.epochs {
+        if counts.without_improvement == plan.patience {
             break;
         }
         let start = Instant::now();
@@ -99,25 +96,26 @@ pub fn train<N: Network>(
             learning_rate: rate,
             seconds: start.elapsed().as_secs_f64(),
         };
-        curve.push(report);
+        counts.curve.push(report);
+        counts.steps = trainer.steps;
         // As in the published code, a tie is an improvement.
-        if best.as_ref().is_none_or(|(best, _)| valid_loss <= *best) {
-            best = Some((valid_loss, trainer.values()?));
-            without_improvement = 0;
+        if best.is_none() || valid_loss <= counts.best_loss {
+            best = Some(trainer.values()?);
+            counts.best_loss = valid_loss;
+            counts.without_improvement = 0;
         } else {
-            without_improvement += 1;
+            counts.without_improvement += 1;
         }
-        if let (Some(checkpoint), Some((best_loss, best))) = (&checkpoint, &best)
+        if let (Some(checkpoint), Some(best)) = (&checkpoint, &best)
             && before + started.elapsed().as_secs_f64() >= checkpoint.after.as_secs_f64()
         {
-            let curve = curve.clone();
-            trainer.write(checkpoint, curve, *best_loss, best, without_improvement)?;
+            trainer.write(checkpoint, &counts, best)?;
         }
         if observer.epoch(&report).is_break() {
             return Err(Error::Interrupted);
         }
     }
-    let (_, values) = best.expect("there is at least one epoch");
+    let values = best.expect("there is at least one epoch");
     trainer.state.iter().zip(&values).try_for_each(|(weight, values)| weight.set(values))
 }
 
@@ -263,23 +261,9 @@ impl Trainer {
     }
 
     /// Writes how far the run has come.
-    fn write(
-        &self,
-        checkpoint: &Checkpoint,
-        curve: Vec<EpochReport>,
-        best_loss: f64,
-        best: &[Vec<f32>],
-        without_improvement: usize,
-    ) -> Result<()> {
-        let counts = Counts {
-            curve,
-            best_loss,
-            without_improvement,
-            trainer_steps: self.steps,
-            optimizer_steps: self.optimizer.steps,
-        };
+    fn write(&self, checkpoint: &Checkpoint, counts: &Counts, best: &[Vec<f32>]) -> Result<()> {
         let moments: Vec<_> = self.optimizer.weights.iter().map(|(_, moments)| lock(moments)).collect();
-        checkpoint::write(checkpoint, &counts, &self.values()?, best, moments.iter().map(|moments| &**moments))
+        checkpoint::write(checkpoint, counts, &self.values()?, best, moments.iter().map(|moments| &**moments))
     }
 
     /// How far an earlier run of the same has come.
@@ -294,8 +278,9 @@ impl Trainer {
         for ((_, moments), reached) in self.optimizer.weights.iter().zip(&reached.moments) {
             *lock(moments) = reached.clone();
         }
-        self.steps = reached.counts.trainer_steps;
-        self.optimizer.steps = reached.counts.optimizer_steps;
+        // Each step of a run that goes on updated the weights.
+        self.steps = reached.counts.steps;
+        self.optimizer.steps = reached.counts.steps;
         self.state.iter().zip(&reached.state).try_for_each(|(weight, values)| weight.set(values))
     }
 }

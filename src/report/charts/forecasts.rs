@@ -1,14 +1,13 @@
 //! One test window: what was, what came, and what models said.
 
 use plotters::{
-    chart::ChartBuilder,
     prelude::{LineSeries, PathElement},
     style::Color,
 };
 
 use super::{
     Area, Draw, failed,
-    frame::{mesh, span},
+    frame::{axes, span},
     theme::{self, Part},
 };
 use crate::Result;
@@ -86,14 +85,7 @@ impl Draw for Forecasts {
         lines.extend(self.forecasts.iter().map(|said| (stepped(&said.values, 0.0), theme::line(said.style), 3)));
         let points = || lines.iter().flat_map(|(points, ..)| points);
         let (x, y) = (span(points().map(|point| point.0)), span(points().map(|point| point.1)));
-        let mut chart = ChartBuilder::on(area)
-            .margin_top(40)
-            .margin_right(34)
-            .x_label_area_size(72)
-            .y_label_area_size(84)
-            .build_cartesian_2d(x, y.clone())
-            .map_err(failed)?;
-        mesh(&mut chart, area, &y, (&self.axis(), "value"), &|value| format!("{value:.0}"))?;
+        let mut chart = axes(area, x, y.clone(), (&self.axis(), "value"), &|value| format!("{value:.0}"))?;
         let start = PathElement::new(vec![(-0.5, y.start), (-0.5, y.end)], theme::part(Part::Grid).stroke_width(3));
         chart.draw_series([start]).map_err(failed)?;
         for (points, color, width) in lines {

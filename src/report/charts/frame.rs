@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use plotters::{
-    chart::ChartContext,
+    chart::{ChartBuilder, ChartContext},
     coord::{
-        ranged1d::{Ranged, ValueFormatter},
+        ranged1d::{AsRangedCoord, Ranged, ValueFormatter},
         types::RangedCoordf64,
     },
     prelude::{Cartesian2d, PathElement, SVGBackend, Text},
@@ -20,6 +20,9 @@ use super::{
     theme::{self, Part},
 };
 use crate::Result;
+
+/// A chart with linear values upwards.
+pub type Axes<'a, X> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, RangedCoordf64>>;
 
 // In the end the rules of the page say how large text is; plotters divides a size by 1.24.
 const SIZE: f64 = 22.0 * 1.24;
@@ -37,9 +40,31 @@ pub fn without_fonts(svg: &str) -> String {
     svg.replace(&format!(" font-family=\"sans-serif\" font-size=\"{}\"", SIZE / 1.24), "")
 }
 
+/// A chart of this span with its axes drawn.
+pub fn axes<'a, X>(
+    area: &Area<'a>,
+    x: impl AsRangedCoord<CoordDescType = X, Value = f64>,
+    y: Range<f64>,
+    labels: (&str, &str),
+    x_format: &dyn Fn(&f64) -> String,
+) -> Result<Axes<'a, X>>
+where
+    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
+    let mut chart = ChartBuilder::on(area)
+        .margin_top(40)
+        .margin_right(34)
+        .x_label_area_size(72)
+        .y_label_area_size(84)
+        .build_cartesian_2d(x, y.clone())
+        .map_err(failed)?;
+    mesh(&mut chart, area, &y, labels, x_format)?;
+    Ok(chart)
+}
+
 /// Axes with their labels, and nothing but horizontal lines behind the data.
-pub fn mesh<X>(
-    chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, RangedCoordf64>>,
+fn mesh<X>(
+    chart: &mut Axes<'_, X>,
     area: &Area<'_>,
     y: &Range<f64>,
     labels: (&str, &str),

@@ -1,7 +1,6 @@
 //! Lines: error by step, training curves.
 
 use plotters::{
-    chart::ChartBuilder,
     prelude::{Circle, LineSeries, Text},
     style::{
         Color,
@@ -11,7 +10,7 @@ use plotters::{
 
 use super::{
     Area, Draw, cut, failed,
-    frame::{mesh, span, text},
+    frame::{axes, span, text},
     short,
     theme::{self, Part},
 };
@@ -84,14 +83,7 @@ impl Draw for Lines {
         let (near, far) = self.parted();
         let x = span(near.iter().flat_map(|line| &line.points).map(|point| point.0));
         let y = span(near.iter().flat_map(|line| &line.points).map(|point| point.1));
-        let mut chart = ChartBuilder::on(area)
-            .margin_top(40)
-            .margin_right(34)
-            .x_label_area_size(72)
-            .y_label_area_size(84)
-            .build_cartesian_2d(x, y.clone())
-            .map_err(failed)?;
-        mesh(&mut chart, area, &y, (self.x, self.y), &|value| format!("{value:.0}"))?;
+        let mut chart = axes(area, x, y, (self.x, self.y), &|value| format!("{value:.0}"))?;
         for line in near {
             let color = theme::line(line.style);
             let finite = line.points.iter().copied().filter(|point| point.1.abs() < 1e30);

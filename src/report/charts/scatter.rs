@@ -1,7 +1,6 @@
 //! Time against error: a point a model.
 
 use plotters::{
-    chart::ChartBuilder,
     prelude::{Circle, IntoLogRange, Polygon, Text},
     style::{
         Color,
@@ -11,7 +10,7 @@ use plotters::{
 
 use super::{
     Area, Draw, failed,
-    frame::{LETTER, mesh, span, text},
+    frame::{LETTER, axes, span, text},
     short,
     theme::{self, Part},
 };
@@ -70,14 +69,7 @@ impl Draw for Scatter {
         let decades = span(drawn().map(|point| point.x.log10()));
         let x = 10f64.powf((decades.start - 0.15).floor())..10f64.powf((decades.end + 0.15).ceil());
         let y = span(drawn().map(|point| point.y));
-        let mut chart = ChartBuilder::on(area)
-            .margin_top(40)
-            .margin_right(34)
-            .x_label_area_size(72)
-            .y_label_area_size(84)
-            .build_cartesian_2d(x.log_scale(), y.clone())
-            .map_err(failed)?;
-        mesh(&mut chart, area, &y, ("fitting and scoring", "MSE"), &seconds)?;
+        let chart = axes(area, x.log_scale(), y, ("fitting and scoring", "MSE"), &seconds)?;
         let mut places: Vec<(&Point, (i32, i32))> =
             drawn().map(|point| (point, chart.backend_coord(&(point.x, point.y)))).collect();
         let (origin, _) = area.get_base_pixel();

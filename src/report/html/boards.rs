@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Report, stem};
 use crate::report::{
     Scoreboard, ScoreboardRow,
+    figures::styles,
     markdown::{Comparison, comparisons, published_scores},
     scores::Cell,
 };
@@ -76,8 +77,7 @@ pub(super) fn of(report: &Report) -> Vec<Board> {
         let about = "sMAPE in percent and MASE, in the units of the data, the mean over series.";
         (board, "Scores of sets of many series", about, vec![])
     });
-    let models = report.models();
-    let style = |name: &String| models.iter().position(|model| model == name).unwrap_or(models.len());
+    let style = styles(report);
     series
         .into_iter()
         .chain(collections)
@@ -130,7 +130,7 @@ fn score(cell: &Cell, metric: usize, decimals: usize) -> (String, &'static str) 
     if cell.failed {
         return ("failed".into(), "failed");
     }
-    let text = cell.scores[metric].map_or("–".into(), |score| format!("{score:.decimals$}"));
+    let text = cell.text(metric, decimals, "–");
     let rank = match cell.ranks[metric] {
         Some(1) => "first",
         Some(2) => "second",

@@ -135,7 +135,7 @@ fn suite(report: &Report, most: usize) -> Result<Suite<'_>> {
         warnings: report
             .failures
             .iter()
-            .map(|failure| format!("failed: {}, seed {}: {}", failure.task, failure.task.seed, failure.reason))
+            .map(|failure| format!("failed: {failure}"))
             .chain(report.warnings().iter().map(ToString::to_string))
             .chain(report.unreadable.iter().cloned())
             .collect(),
