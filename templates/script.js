@@ -163,6 +163,13 @@ function list(title, entries) {
   return kept.length ? [make("h3", title), make("dl", items)] : [];
 }
 
+/** Folded: a data set may have hundreds. */
+function byVariate(names, errors) {
+  if (errors.length < 2) return [];
+  const [, entries] = list("", names.map((name, index) => [name, errors[index]]));
+  return [make("details", [make("summary", "MSE by variate"), entries])];
+}
+
 function copy(button, text) {
   const copied = navigator.clipboard?.writeText(text) ?? Promise.reject(new Error("no clipboard"));
   copied.then(() => { button.textContent = "Copied"; }, () => { button.textContent = "Select and copy"; });
@@ -203,7 +210,7 @@ function sheet(record) {
       ["model", setting.model], ["preset", setting.preset], ["lookback", record.lookback], ["horizon", record.horizon],
       ["seed", record.seed], ["learns", setting.learning],
       ["weights from", setting.init?.datasets.join(", ")], ["sha256 of weights", setting.init?.weights, "hash"],
-      ["drop last", setting.dropLast || null],
+      ["drop last", setting.dropLast || null], ["drop last, validation", setting.validDropLast || null],
     ]),
     ...list("Params", flat(setting.params)),
     ...list("Data", [
@@ -221,8 +228,10 @@ function sheet(record) {
       ["MASE", record.mase], ["sMAPE", record.smape && `${record.smape} %`],
       ["sha256 of forecasts", record.forecasts, "hash"],
     ]),
+    ...byVariate(from.names, record.byVariate),
     ...list("Run", [
-      ["fitting", seconds(record.fit)], ["scoring", seconds(record.evaluate)], ["epochs", record.epochs || null],
+      ["fitting", seconds(record.fit)], ["scoring", seconds(record.evaluate)],
+      ["processors, in all", record.cpu && seconds(record.cpu)], ["epochs", record.epochs || null],
       ["peak of memory", record.memory && `${count(record.memory)} MB`],
       ["version", `${software.version}, revision ${software.revision}`],
       ["machine", `${machine.cpu}, ${machine.threads} threads, ${machine.os}`], ["features", machine.features?.join(", ")],

@@ -177,7 +177,7 @@ fn missing(suite: &Suite, found: &BTreeMap<String, Found>, models: &Registry) ->
         let mut outdated = None;
         let mut there = false;
         for Found { path, record, .. } in found.values().filter(|found| of_same_name(task, &found.record.task)) {
-            match is_of(&record.task, task, models)? {
+            match is_of(record, task, models)? {
                 true => there = true,
                 false => outdated = Some(path.clone()),
             }
@@ -197,11 +197,14 @@ fn of_same_name(task: &Task, recorded: &Task) -> bool {
 }
 
 /// Whether `recorded` is what becomes of `task` when it runs, as far as can be told without the data.
-fn is_of(recorded: &Task, task: &Task, models: &Registry) -> Result<bool> {
+fn is_of(record: &Record, task: &Task, models: &Registry) -> Result<bool> {
+    let recorded = &record.task;
     let preset = task.preset.as_deref();
     let resolved = resolved_params(models, &task.model, preset, &task.params, &task.dataset, recorded.horizon)?;
     let folder = |task: &Task| task.init.as_ref().map(|init| init.folder.clone());
     Ok(resolved == (recorded.preset.clone(), recorded.params.clone())
-        && (&task.model, &task.protocol, task.learning) == (&recorded.model, &recorded.protocol, recorded.learning)
+        && (&task.model, &task.protocol.of_windows(), task.learning)
+            == (&recorded.model, &recorded.protocol, recorded.learning)
+        && task.protocol.calendar.is_none_or(|calendar| calendar == record.data.calendar)
         && folder(task) == folder(recorded))
 }

@@ -6,6 +6,7 @@ mod failure;
 mod lock;
 mod merge;
 mod pretrain;
+mod protocol;
 mod record;
 mod shard;
 mod suite;
@@ -24,9 +25,10 @@ pub use failure::Failure;
 pub use lock::{LOCK_FILE, Lock, LockedData};
 pub use merge::{Conflict, Merged, Missing, merge};
 pub use pretrain::{PretrainPlan, Pretrained, Source, pretrain};
+pub use protocol::{NamedProtocol, Protocol};
 pub use record::{DataRecord, FORMAT, Machine, Record, Seconds, Software, file_safe, write_whole};
 pub use shard::{FIRST_INDEX, SHARDS, Shard, estimated_cost};
-pub use suite::{Beside, Init, Learning, Protocol, SUITE_FILE, Suite, Task};
+pub use suite::{Beside, Init, Learning, SUITE_FILE, Suite, Task};
 pub use task::{Prepared, run_task};
 pub use verify::{Difference, differences, record_files, settings_apart};
 
@@ -119,7 +121,7 @@ pub fn run(
     write_whole(&dir.join(SUITE_FILE), suite.text.as_bytes())?;
     let there: Vec<String> = record::records_in(dir)?.iter().map(|path| record::name_of(path)).collect();
     let mut outcome = Outcome::default();
-    let mut prepared: Option<(String, Prepared)> = None;
+    let mut prepared: Option<Prepared> = None;
     let mut unusable: Option<&str> = None;
     for (position, task) in suite.tasks.iter().enumerate() {
         // Said once, for the first task that needs it.
@@ -130,9 +132,9 @@ pub fn run(
         let mut run = || -> Result<bool> {
             // Neighbouring tasks share their data; the suite lists them by data set.
             let data = match &mut prepared {
-                Some((dataset, data)) if *dataset == task.dataset => data,
+                Some(data) if data.is_for(task) => data,
                 slot => {
-                    let data = Prepared::open(catalogue, &task.dataset);
+                    let data = Prepared::open(catalogue, &task.dataset, &task.protocol);
                     let data = data.and_then(|data| match lock.allows_data(&task.dataset, data.sha256()) {
                         Err(error) if locked => Err(error),
                         Err(error) => {
@@ -142,7 +144,7 @@ pub fn run(
                         Ok(()) => Ok(data),
                     });
                     let data = data.inspect_err(|_| unusable = Some(&task.dataset))?;
-                    &mut slot.insert((task.dataset.clone(), data)).1
+                    slot.insert(data)
                 }
             };
             let task = data.resolve(models, task)?;

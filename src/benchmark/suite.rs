@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Record;
+use super::{Protocol, Record};
 use crate::{Error, Result, forecaster::Params};
 
 /// What a suite file says.
@@ -20,7 +20,8 @@ struct SuiteFile {
     about: String,
     #[serde(default = "one_seed")]
     seeds: Vec<u64>,
-    #[serde(default)]
+    /// Of all runs that name no other: the name of a protocol, or its settings.
+    #[serde(default, deserialize_with = "Protocol::named_or_table")]
     protocol: Protocol,
     #[serde(default)]
     published: Beside,
@@ -32,15 +33,6 @@ struct SuiteFile {
 
 fn one_seed() -> Vec<u64> {
     vec![2021]
-}
-
-/// How windows are scored.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Protocol {
-    /// Score only as many test windows as fill batches of this size, as papers did whose test
-    /// loader dropped the last incomplete batch; 0 scores every window.
-    pub drop_last: usize,
 }
 
 /// A model under a name of its own.
@@ -82,6 +74,9 @@ struct Run {
     horizons: Vec<usize>,
     /// Other seeds than those of the suite.
     seeds: Option<Vec<u64>>,
+    /// Another protocol than that of the suite.
+    #[serde(default, deserialize_with = "Protocol::perhaps")]
+    protocol: Option<Protocol>,
 }
 
 /// A suite, read and multiplied out.
@@ -119,6 +114,7 @@ pub struct Task {
     /// Steps ahead; in a suite 0 stands for the data set's own.
     pub horizon: usize,
     pub seed: u64,
+    /// In a record the part of it that the data does not tell.
     pub protocol: Protocol,
     /// The weights it starts from, where it does not start anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -286,7 +282,7 @@ impl SuiteFile {
             lookback: run.lookback,
             horizon,
             seed,
-            protocol: self.protocol.clone(),
+            protocol: run.protocol.as_ref().unwrap_or(&self.protocol).clone(),
             init: variant
                 .and_then(|variant| variant.init.as_ref())
                 .map(|folder| Init::of(folder.replace("{dataset}", dataset))),
@@ -298,6 +294,7 @@ impl SuiteFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::SplitRule;
 
     const TEXT: &str = r#"
         about = "An example."
@@ -337,6 +334,21 @@ mod tests {
         let last = suite.tasks.last().expect("there are sixteen");
         assert_eq!(last.init, Some(Init::of("models/without-ETTh2")));
         assert_eq!(last.learning, Learning::FewShot(5.0));
+        Ok(())
+    }
+
+    #[test]
+    fn a_protocol_has_a_name_or_is_a_table_and_a_run_may_have_its_own() -> Result<()> {
+        let named = TEXT.replace("[protocol]\n        drop_last = 32", "protocol = \"drop-last-32\"");
+        // Of TOML, keys before tables.
+        let named = named.replace("[[run]]", "[[run]]\n protocol = { split = { ratio = [0.6, 0.2, 0.2] } }");
+        let suite = Suite::parse("example", &named)?;
+        assert_eq!(suite.tasks[0].protocol.split, Some(SplitRule::Ratio([0.6, 0.2, 0.2])));
+        assert_eq!(suite.tasks[0].protocol.drop_last, 0);
+        let named = TEXT.replace("[protocol]\n        drop_last = 32", "protocol = \"drop-last-32\"");
+        assert_eq!(Suite::parse("example", &named)?.tasks[0].protocol.drop_last, 32);
+        let error = Suite::parse("example", &named.replace("last-32", "first")).unwrap_err();
+        assert!(error.to_string().contains("did you mean 'drop-last-32'?"), "{error}");
         Ok(())
     }
 

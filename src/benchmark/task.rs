@@ -7,6 +7,7 @@ use ndarray::Axis;
 use super::{
     Event,
     pretrain::Pretrained,
+    protocol::Protocol,
     record::{self, DataRecord, FORMAT, Machine, PeakMemory, Record, Seconds, Software},
     suite::{Init, Learning, Task},
 };
@@ -28,26 +29,46 @@ pub struct Prepared {
     yardsticks: Vec<Yardstick>,
     /// The horizon of a set of many series; single series have none of their own.
     horizon: Option<usize>,
+    /// What it was prepared by.
+    protocol: Protocol,
     data: DataRecord,
 }
 
 impl Prepared {
-    /// Opens the data set `name`.
+    /// Opens the data set `name` and prepares it as `protocol` says.
     ///
     /// # Errors
     /// If it is not known, not there, or cannot be used.
-    pub fn open(catalogue: &Catalogue, name: &str) -> Result<Self> {
-        Self::new(name, catalogue.open(name)?)
+    pub fn open(catalogue: &Catalogue, name: &str, protocol: &Protocol) -> Result<Self> {
+        Self::new(name, catalogue.open(name)?, protocol)
+    }
+
+    /// Opens the data set of `record` and prepares it as it was for that.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_again(catalogue: &Catalogue, record: &Record) -> Result<Self> {
+        let Record { task, data, .. } = record;
+        let opened = catalogue.open(&task.dataset)?.by(Some(data.calendar), None)?;
+        let (mut splits, horizon) = split(&opened.series, &opened.parts)?;
+        if let (Some(split), [own]) = (&data.split, &mut splits[..]) {
+            own.clone_from(split);
+        }
+        Self::of(&task.dataset, opened, splits, horizon, task.protocol.clone())
     }
 
     /// Splits and scales what was opened; each series by its own training rows.
     ///
     /// # Errors
     /// If the split does not fit the rows.
-    pub fn new(name: &str, opened: Opened) -> Result<Self> {
-        let Opened { series, parts, season, calendar, sha256 } = opened;
-        let (splits, horizon) = split(&series, &parts)?;
-        let raw = series;
+    pub fn new(name: &str, opened: Opened, protocol: &Protocol) -> Result<Self> {
+        let opened = opened.by(protocol.calendar, protocol.split.as_ref())?;
+        let (splits, horizon) = split(&opened.series, &opened.parts)?;
+        Self::of(name, opened, splits, horizon, protocol.clone())
+    }
+
+    fn of(name: &str, opened: Opened, splits: Vec<Split>, horizon: Option<usize>, protocol: Protocol) -> Result<Self> {
+        let Opened { series: raw, season, calendar, sha256, .. } = opened;
         let scalers: Vec<Scaler> = raw.iter().zip(&splits).map(|(raw, split)| Scaler::fit(raw, split)).collect();
         let scaled = raw.iter().zip(&scalers).map(|(raw, scaler)| scaler.transform(raw)).collect::<Result<_>>()?;
         let single = horizon.is_none();
@@ -71,7 +92,7 @@ impl Prepared {
                 Yardstick::new(raw, train, season, scaler)
             })
             .collect();
-        Ok(Self { name: name.to_string(), raw, scaled, splits, yardsticks, horizon, data })
+        Ok(Self { name: name.to_string(), raw, scaled, splits, yardsticks, horizon, protocol, data })
     }
 
     /// `task` as it will run and be recorded: the params of its preset and every default filled in.
@@ -90,7 +111,7 @@ impl Prepared {
         let (preset, params) =
             resolved_params(models, &task.model, task.preset.as_deref(), &task.params, &self.name, horizon)?;
         let init = self.resolve_init(task)?;
-        Ok(Task { params, preset, horizon, init, ..task.clone() })
+        Ok(Task { params, preset, horizon, init, protocol: task.protocol.of_windows(), ..task.clone() })
     }
 
     /// The weights `task` starts from, looked into.
@@ -115,6 +136,17 @@ impl Prepared {
         }
         let datasets = pretrained.names().map(String::from).collect();
         Ok(Some(Init { folder: folder.clone(), weights: pretrained.weights, datasets }))
+    }
+
+    /// Whether it is what `task` runs on.
+    pub fn is_for(&self, task: &Task) -> bool {
+        self.name == task.dataset && self.protocol.prepares_like(&task.protocol)
+    }
+
+    /// Whether it is prepared as it was for `record`.
+    pub fn is_as_for(&self, record: &Record) -> bool {
+        let DataRecord { calendar, split, .. } = &record.data;
+        self.name == record.task.dataset && (&self.data.calendar, &self.data.split) == (calendar, split)
     }
 
     /// The data set's name.
@@ -274,7 +306,7 @@ pub fn run_task(
                 Learning::FewShot(percent) => train.share(percent / 100.0)?,
                 _ => train,
             };
-            let valid = data.windows(Part::Valid, shape)?;
+            let valid = data.windows(Part::Valid, shape)?.dropping(task.protocol.valid_drop_last, task.seed)?;
             forecaster.fit(&train, &valid, &mut fitting)?;
             (train.len(), valid.len())
         }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
-use super::{Usage, print, progress, read_args::ReadArgs};
+use super::{Usage, print, progress, protocol, read_args::ReadArgs};
 use crate::{
     benchmark::{BenchObserver, Event, Init, Learning, Prepared, Protocol, Record, Task, run_task},
     data::{Catalogue, SplitRule, open_file},
@@ -46,6 +46,9 @@ pub struct EvaluateArgs {
     /// Score only whole batches of this size, as papers did that dropped the last one
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "BATCH")]
     drop_last: usize,
+    /// How data is prepared and scored; see `longcast protocol list`
+    #[arg(long, default_value = "strict", value_name = "NAME|FILE", conflicts_with = "drop_last")]
+    protocol: String,
     /// Start from the weights in this folder, which `longcast pretrain` made
     #[arg(long, value_name = "DIR")]
     init: Option<PathBuf>,
@@ -86,7 +89,10 @@ pub fn run(args: &EvaluateArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         preset: args.preset.clone(),
         params: models.resolve(&args.model, &params).map(|_| params)?,
         seed: args.seed,
-        protocol: Protocol { drop_last: args.drop_last },
+        protocol: match args.drop_last {
+            0 => protocol::find(&args.protocol)?.protocol,
+            drop_last => Protocol { drop_last, ..Protocol::default() },
+        },
         init: args.init.as_ref().map(Init::of),
         learning: match args.few_shot {
             Some(percent) => Learning::FewShot(percent),
@@ -122,10 +128,10 @@ fn score(task: &Task, args: &EvaluateArgs, models: &Registry, bar: &mut progress
     let data = match (is_file, &args.split[..]) {
         (true, &[train, valid, test]) => {
             let rule = SplitRule::Ratio([train, valid, test]);
-            Prepared::new(&args.dataset, open_file(file, &args.read.clone().into(), rule)?)?
+            Prepared::new(&args.dataset, open_file(file, &args.read.clone().into(), rule)?, &task.protocol)?
         }
         (true, _) => return Err(Usage("--split takes three shares, such as 0.7,0.1,0.2".into()).into()),
-        (false, _) => Prepared::open(&Catalogue::new(args.data.as_deref())?, &args.dataset)?,
+        (false, _) => Prepared::open(&Catalogue::new(args.data.as_deref())?, &args.dataset, &task.protocol)?,
     };
     let task = data.resolve(models, task)?;
     let mut hear = |event: Event<'_>| -> ControlFlow<()> { bar.event(0, &task, event) };

@@ -14,6 +14,7 @@ mod merge;
 mod models;
 mod pretrain;
 mod progress;
+mod protocol;
 mod read_args;
 mod report;
 mod submit;
@@ -57,6 +58,9 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Set two results folders side by side: scores, and what differs in params, protocol and data
     Compare(compare::CompareArgs),
+    /// List the protocols, and show what differs between two of them
+    #[command(subcommand)]
+    Protocol(protocol::ProtocolCommand),
     /// Find the cells of a copied table that cannot be
     Lint(lint::LintArgs),
     /// List, show, fetch and check data
@@ -97,6 +101,7 @@ pub fn main(models: Registry) -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Verify(args) => verify::run(&args, &models),
         Command::Compare(args) => compare::run(&args),
+        Command::Protocol(command) => protocol::run(&command, &models),
         Command::Lint(args) => lint::run(&args),
         Command::Data(command) => data::run(&command),
         Command::Models(args) => models::run(&args, &models),

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{Usage, print, progress};
 use crate::{
-    benchmark::{BenchObserver, Event, Prepared, PretrainPlan, Pretrained, Task, pretrain},
+    benchmark::{BenchObserver, Event, Prepared, PretrainPlan, Pretrained, Protocol, Task, pretrain},
     data::Catalogue,
     forecaster::{Device, Params, Registry},
 };
@@ -77,7 +77,7 @@ pub fn run(args: &PretrainArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     };
     progress::listen_for_interrupts()?;
     let catalogue = Catalogue::new(args.data.as_deref())?;
-    let open = |name: &String| Prepared::open(&catalogue, name).with_context(|| name.clone());
+    let open = |name: &String| Prepared::open(&catalogue, name, &Protocol::default()).with_context(|| name.clone());
     let sets = args.datasets.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
     // What the progress bar calls it.
     let task = Task::named(&args.datasets.join(" + "), &args.model, args.lookback, args.horizon);

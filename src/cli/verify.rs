@@ -152,9 +152,8 @@ fn again(
     position: usize,
     bar: &mut Progress,
 ) -> crate::Result<Vec<Difference>> {
-    let dataset = &record.task.dataset;
-    if prepared.as_ref().is_none_or(|prepared| prepared.name() != dataset) {
-        *prepared = Some(Prepared::open(catalogue, dataset)?);
+    if prepared.as_ref().is_none_or(|prepared| !prepared.is_as_for(record)) {
+        *prepared = Some(Prepared::open_again(catalogue, record)?);
     }
     let data = prepared.as_ref().expect("it was opened above");
     let task = data.resolve(models, &record.task)?;

@@ -150,7 +150,7 @@ impl From<Step> for String {
 /// Which calendar features a row has, each scaled to `[-0.5, 0.5]`.
 ///
 /// The sets and formulas are those of GluonTS's `time_features_from_frequency_str`, which Informer
-/// and all its successors use. Their scripts use [`Hourly`](Self::Hourly) for every data set.
+/// and all its successors use. Nearly all their scripts use [`Hourly`](Self::Hourly) for every data set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Calendar {
@@ -180,6 +180,17 @@ const WEEK_OF_YEAR: Feature = |time| f64::from(time.iso_week().week0()) / 52.0 -
 const MONTH_OF_YEAR: Feature = |time| f64::from(time.month0()) / 11.0 - 0.5;
 
 impl Calendar {
+    /// That of rows which are `step` apart; hourly where that is not known.
+    pub fn of(step: Option<Step>) -> Self {
+        match step {
+            Some(Step::Months(_)) => Self::Monthly,
+            Some(Step::Seconds(WEEK..)) => Self::Weekly,
+            Some(Step::Seconds(DAY..)) => Self::Daily,
+            Some(Step::Seconds(HOUR..)) | None => Self::Hourly,
+            Some(Step::Seconds(_)) => Self::Minutely,
+        }
+    }
+
     fn list(self) -> &'static [Feature] {
         match self {
             Self::None => &[],
@@ -216,6 +227,16 @@ mod tests {
         for (feature, expected) in features.iter().zip(expected) {
             assert!((feature - expected).abs() < 1e-6, "{feature} is not {expected}");
         }
+    }
+
+    #[test]
+    fn each_step_has_its_calendar() -> Result<()> {
+        use Calendar::{Daily, Hourly, Minutely, Monthly, Weekly};
+        let expected = [("15min", Minutely), ("1h", Hourly), ("6h", Hourly), ("1d", Daily), ("3d", Daily)];
+        for (step, calendar) in expected.into_iter().chain([("1w", Weekly), ("1mo", Monthly), ("1y", Monthly)]) {
+            assert_eq!(Calendar::of(Some(step.parse()?)), calendar, "{step}");
+        }
+        Ok(())
     }
 
     #[test]

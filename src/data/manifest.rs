@@ -27,7 +27,8 @@ pub struct Dataset {
     pub kind: Kind,
     /// The step the manifest states; a series file without one is asked itself.
     pub step: Option<Step>,
-    pub calendar: Calendar,
+    /// The calendar features its rows have; without it those of its step.
+    pub calendar: Option<Calendar>,
     /// How a series is divided. The series of a collection are not: each has its own test rows.
     pub split: Option<SplitRule>,
     pub rows: Option<usize>,
@@ -126,7 +127,7 @@ struct Entry {
     step: Option<Step>,
     season: Option<usize>,
     #[serde(default)]
-    calendar: Calendar,
+    calendar: Option<Calendar>,
     split: Option<SplitRule>,
     rows: Option<usize>,
     variates: Option<usize>,

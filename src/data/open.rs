@@ -33,6 +33,27 @@ pub enum Parts {
     TrainRows(Vec<usize>),
 }
 
+impl Opened {
+    /// The same with other calendar features and divided by another rule, where they are given.
+    ///
+    /// # Errors
+    /// If it is a set of many series, each of which has test values of its own, and a rule is given.
+    pub fn by(self, calendar: Option<Calendar>, rule: Option<&SplitRule>) -> Result<Self> {
+        let parts = match (self.parts, rule) {
+            (Parts::Rule(_), Some(rule)) => Parts::Rule(rule.clone()),
+            (Parts::TrainRows(_), Some(_)) => {
+                return Err(Error::other(
+                    "a set of many series has test values of its own and cannot be split otherwise",
+                ));
+            }
+            (parts, None) => parts,
+        };
+        let calendar = calendar.unwrap_or(self.calendar);
+        let series = self.series.into_iter().map(|series| series.with_calendar(calendar)).collect();
+        Ok(Self { series, parts, calendar, ..self })
+    }
+}
+
 /// Reads `dataset` from the first folder that has it.
 ///
 /// # Errors
@@ -53,8 +74,8 @@ pub fn open(dataset: &Dataset, folders: &Folders) -> Result<Opened> {
 pub fn open_file(path: &Path, options: &ReadOptions, rule: SplitRule) -> Result<Opened> {
     let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let reading = loader::read(path, &name, options)?;
-    let season = Step::detect(reading.series.timestamps()).map_or(1, Step::season);
-    let calendar = Calendar::default();
+    let step = Step::detect(reading.series.timestamps());
+    let (season, calendar) = (step.map_or(1, Step::season), Calendar::of(step));
     let series = vec![reading.series.with_calendar(calendar)];
     Ok(Opened { series, parts: Parts::Rule(rule), sha256: reading.sha256, season, calendar })
 }
@@ -84,14 +105,15 @@ fn series(dataset: &Dataset, file: &SeriesFile, folders: &Folders) -> Result<Ope
             ),
         ));
     }
-    let detected = || Step::detect(reading.series.timestamps()).map_or(1, Step::season);
-    let season = dataset.stated_season().unwrap_or_else(detected);
+    let step = Step::detect(reading.series.timestamps());
+    let season = dataset.stated_season().unwrap_or_else(|| step.map_or(1, Step::season));
+    let calendar = dataset.calendar.unwrap_or_else(|| Calendar::of(dataset.step.or(step)));
     Ok(Opened {
-        series: vec![reading.series.with_calendar(dataset.calendar)],
+        series: vec![reading.series.with_calendar(calendar)],
         parts: Parts::Rule(dataset.split.clone().unwrap_or_default()),
         sha256: reading.sha256,
         season,
-        calendar: dataset.calendar,
+        calendar,
     })
 }
 
@@ -140,7 +162,8 @@ fn collection(dataset: &Dataset, collection: &Collection, folders: &Folders) -> 
 }
 
 fn builtin(dataset: &Dataset, builtin: Builtin) -> Result<Opened> {
-    let series = builtin.series()?.with_calendar(dataset.calendar);
+    let calendar = dataset.calendar.unwrap_or_else(|| Calendar::of(dataset.step));
+    let series = builtin.series()?.with_calendar(calendar);
     let mut hasher = Sha256::new();
     for value in series.values() {
         hasher.update(value.to_le_bytes());
@@ -150,7 +173,7 @@ fn builtin(dataset: &Dataset, builtin: Builtin) -> Result<Opened> {
         parts: Parts::Rule(dataset.split.clone().unwrap_or_default()),
         sha256: fetch::hex(hasher),
         season: dataset.season(),
-        calendar: dataset.calendar,
+        calendar,
     })
 }
 
@@ -236,7 +259,8 @@ mod tests {
             let series = &opened.series[0];
             assert_eq!((series.name(), Some(series.len())), (name, dataset.rows));
             assert_eq!(Some(series.variates().len()), dataset.variates);
-            assert_eq!((series.time_features().ncols(), opened.sha256.len()), (4, 64));
+            assert_eq!(opened.sha256.len(), 64);
+            assert_eq!(opened.calendar, if name == "Synthetic" { Calendar::Hourly } else { Calendar::Monthly });
         }
         Ok(())
     }

@@ -90,6 +90,22 @@ impl Report {
         Ok(Self { suite, records, failures, files, published: Published::builtin()?, unreadable })
     }
 
+    /// Of records that lie in no folder.
+    ///
+    /// # Errors
+    /// None in a build that passes its tests.
+    pub fn of_records(records: Vec<Record>) -> Result<Self> {
+        let suite = Suite::of_records(&records);
+        Ok(Self {
+            suite,
+            records,
+            failures: vec![],
+            files: vec![],
+            published: Published::builtin()?,
+            unreadable: vec![],
+        })
+    }
+
     /// Reads the results folder `dir`, or each of the results folders in it, in the order of their names.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 use std::ops::Range;
 
 use ndarray::{ArrayView2, s};
+use rand::{SeedableRng, seq::index};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{Batches, Order};
@@ -73,6 +75,13 @@ struct Segment {
     windows: usize,
 }
 
+impl Segment {
+    /// Only the windows `range` of it.
+    fn part(self, range: Range<usize>) -> Self {
+        Self { first_target: self.first_target + range.start, windows: range.len(), ..self }
+    }
+}
+
 /// Every window with stride 1 whose target lies in the given rows of the given series.
 ///
 /// Targets do not depend on the lookback, as long as it fits before the first of them: the
@@ -84,6 +93,16 @@ pub struct Windows<'a> {
     shape: WindowShape,
     len: usize,
     whole_past: bool,
+    dropped: Option<Dropped>,
+}
+
+/// How some windows are left out, others in each epoch.
+#[derive(Clone, Debug)]
+struct Dropped {
+    /// What they are left out of.
+    all: Vec<Segment>,
+    batch: usize,
+    seed: u64,
 }
 
 impl<'a> Windows<'a> {
@@ -149,7 +168,7 @@ impl<'a> Windows<'a> {
                 lookback: shape.lookback,
                 horizon: shape.horizon,
             }),
-            _ => Ok(Self { series, segments, shape, len, whole_past }),
+            _ => Ok(Self { series, segments, shape, len, whole_past, dropped: None }),
         }
     }
 
@@ -167,6 +186,49 @@ impl<'a> Windows<'a> {
             0 => Err(Error::Shape(format!("{} windows do not fill one batch of {size}", self.len))),
             keep => Ok(self.first(keep)),
         }
+    }
+
+    /// Only as many windows as fill batches of `batch`: which of them is drawn anew for each epoch, see
+    /// [`for_epoch`](Self::for_epoch).
+    ///
+    /// Repeats papers whose validation loader shuffled and dropped the last incomplete batch. 0 keeps all.
+    ///
+    /// # Errors
+    /// If not one batch is full.
+    pub fn dropping(self, batch: usize, seed: u64) -> Result<Self> {
+        if batch == 0 {
+            return Ok(self);
+        }
+        if self.len < batch {
+            return Err(Error::Shape(format!("{} windows do not fill one batch of {batch}", self.len)));
+        }
+        let dropped = Some(Dropped { all: self.segments.clone(), batch, seed });
+        Ok(Self { dropped, ..self }.for_epoch(0))
+    }
+
+    /// The windows of one epoch: all of them, but where some are left out by [`dropping`](Self::dropping).
+    pub fn for_epoch(&self, epoch: usize) -> Self {
+        let Some(Dropped { all, batch, seed }) = &self.dropped else { return self.clone() };
+        let len = all.iter().map(|segment| segment.windows).sum::<usize>();
+        // A stream of its own for each epoch.
+        let mut draw = ChaCha8Rng::seed_from_u64(*seed);
+        draw.set_stream(epoch as u64);
+        let mut left_out = index::sample(&mut draw, len, len % batch).into_vec();
+        left_out.sort_unstable();
+        let (mut segments, mut start) = (vec![], 0);
+        let mut left_out = left_out.into_iter().peekable();
+        for segment in all {
+            let mut from = 0;
+            let end = start + segment.windows;
+            while let Some(position) = left_out.next_if(|position| *position < end) {
+                segments.push(segment.part(from..position - start));
+                from = position - start + 1;
+            }
+            segments.push(segment.part(from..segment.windows));
+            start = end;
+        }
+        segments.retain(|segment| segment.windows > 0);
+        Self { segments, len: len - len % batch, ..self.clone() }
     }
 
     /// Only the first `share` (0 to 1) of the windows, rounded down.
@@ -199,11 +261,16 @@ impl<'a> Windows<'a> {
     pub fn with_horizon(&self, horizon: usize) -> Result<Self> {
         // A series that had no window has none now.
         let mut targets = vec![0..0; self.series.len()];
-        for segment in &self.segments {
+        let all = self.dropped.as_ref().map_or(&self.segments, |dropped| &dropped.all);
+        for segment in all {
             let end = segment.first_target + segment.windows - 1 + self.shape.horizon;
             targets[segment.series] = segment.first_target..end;
         }
-        Self::cut(self.series, &targets, WindowShape { horizon, ..self.shape }, self.whole_past)
+        let windows = Self::cut(self.series, &targets, WindowShape { horizon, ..self.shape }, self.whole_past)?;
+        match &self.dropped {
+            Some(Dropped { batch, seed, .. }) => windows.dropping(*batch, *seed),
+            None => Ok(windows),
+        }
     }
 
     /// How many windows there are; never 0.
@@ -370,6 +437,32 @@ mod tests {
         let windows = cut(&series, 10..50, 5, 1)?.whole_batches(32)?;
         assert_eq!((windows.len(), windows.iter().count()), (32, 32));
         assert!(cut(&series, 40..50, 5, 1)?.whole_batches(32).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn other_windows_are_left_out_in_each_epoch() -> Result<()> {
+        let series = [counting(30), counting(25)];
+        let shape = WindowShape { lookback: 4, horizon: 2, variates: 1, time_features: 0 };
+        let all = Windows::new(&series, &[10..30, 5..25], shape)?;
+        let dropping = all.clone().dropping(8, 7)?;
+        let rows = |windows: &Windows<'_>| windows.iter().map(|window| (window.series, window.row)).collect::<Vec<_>>();
+        assert_eq!(all.len(), 38);
+        let epochs: Vec<_> = (0..20).map(|epoch| rows(&dropping.for_epoch(epoch))).collect();
+        for epoch in &epochs {
+            assert_eq!(epoch.len(), 32);
+            assert!(epoch.is_sorted() && epoch.iter().all(|row| rows(&all).contains(row)));
+        }
+        assert_eq!(epochs[0], rows(&dropping));
+        assert_ne!(epochs[0], epochs[1]);
+        assert!(rows(&all).iter().all(|row| epochs.iter().any(|epoch| epoch.contains(row))));
+        assert_eq!(rows(&all.clone().dropping(8, 7)?.for_epoch(5)), epochs[5]);
+        assert_ne!(rows(&all.clone().dropping(8, 8)?.for_epoch(5)), epochs[5]);
+        // Runs and gathered windows are the same ones; another horizon leaves out of its own.
+        assert_eq!(dropping.runs().map(|run| run.windows).sum::<usize>(), 32);
+        assert_eq!(dropping.with_horizon(4)?.len(), 32);
+        assert_eq!(rows(&all.for_epoch(3)), rows(&all));
+        assert!(all.dropping(64, 7).is_err());
         Ok(())
     }
 

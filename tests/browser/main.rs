@@ -185,6 +185,8 @@ fn an_address_leads_to_a_suite_and_a_receipt() {
         let shown = "return [...document.querySelectorAll('.suite')].filter(s => !s.hidden).map(s => s.dataset.suite)";
         assert_eq!(browser.run(shown).await, json!(["gpht-336"]));
         assert_eq!(browser.run("return document.querySelector('dialog').open").await, true);
+        let variates = "return [...document.querySelectorAll('dialog details dt')].map(name => name.textContent)";
+        assert_eq!(browser.run(variates).await, json!(["HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT"]));
         browser.run("history.back()").await;
         let closed = "return new Promise(done => setTimeout(() => done(document.querySelector('dialog').open), 300))";
         assert_eq!(browser.run(closed).await, false);

@@ -27,8 +27,12 @@ fn score_with(
     for assignment in set {
         params.set(assignment).unwrap();
     }
-    let task = Task { params, protocol: Protocol { drop_last }, ..Task::named(dataset, model, lookback, horizon) };
-    let data = Prepared::open(&catalogue, dataset).unwrap();
+    let task = Task {
+        params,
+        protocol: Protocol { drop_last, ..Protocol::default() },
+        ..Task::named(dataset, model, lookback, horizon)
+    };
+    let data = Prepared::open(&catalogue, dataset, &Protocol::default()).unwrap();
     let task = data.resolve(&models, &task).unwrap();
     let hear = &mut |_: longcast::benchmark::Event<'_>| std::ops::ControlFlow::Continue(());
     Some(run_task(&models, &task, &data, Device::Cpu, None, hear).unwrap())

@@ -85,7 +85,7 @@ pub fn train<N: Network>(
             }
         }
         network.fold()?;
-        let valid_loss = mean_loss(network, weights, valid, plan)?;
+        let valid_loss = mean_loss(network, weights, &valid.for_epoch(epoch), plan)?;
         if !valid_loss.is_finite() {
             return Err(Error::Diverged { epoch, step: steps, learning_rate: rate });
         }

@@ -6,13 +6,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    benchmark::{DataRecord, Learning, Record, Task},
+    benchmark::{Learning, Record, Task},
     report::{Report, markdown::comparisons},
 };
 
 /// What a record's list of values is a list of; "setting", "data", "software" and "machine" are places in
 /// the lists of those.
-const FIELDS: [&str; 25] = [
+const FIELDS: [&str; 27] = [
     "file",
     "setting",
     "data",
@@ -30,8 +30,10 @@ const FIELDS: [&str; 25] = [
     "rawMae",
     "mase",
     "smape",
+    "byVariate",
     "fit",
     "evaluate",
+    "cpu",
     "memory",
     "epochs",
     "software",
@@ -96,7 +98,7 @@ impl<'a> Receipts<'a> {
                 [
                     json!(file.file_name().unwrap_or_default().to_string_lossy()),
                     json!(settings.place(setting(task))),
-                    json!(data.place(data_of(&task.dataset, &record.data))),
+                    json!(data.place(data_of(record))),
                     json!(task.lookback),
                     json!(task.horizon),
                     json!(task.seed),
@@ -111,8 +113,10 @@ impl<'a> Receipts<'a> {
                     digits(scores.raw.mae),
                     json!(scores.raw.mase.map(digits)),
                     digits(scores.raw.smape),
+                    json!(scores.per_variate.iter().map(|variate| rounded(variate.mse)).collect::<Vec<_>>()),
                     digits(seconds.fit),
                     digits(seconds.evaluate),
+                    json!(seconds.cpu.map(digits)),
                     json!(record.peak_memory_mb.map(f64::round)),
                     json!(record.curve.len()),
                     json!(software.place(json!(record.software))),
@@ -150,18 +154,21 @@ fn setting(task: &Task) -> Value {
         "preset": task.preset,
         "params": task.params,
         "dropLast": task.protocol.drop_last,
+        "validDropLast": task.protocol.valid_drop_last,
         "init": task.init.as_ref().map(|init| json!({"weights": init.weights, "datasets": init.datasets})),
         "learning": learning,
     })
 }
 
-fn data_of(dataset: &str, data: &DataRecord) -> Value {
+fn data_of(record: &Record) -> Value {
+    let Record { task, data, scores, .. } = record;
     let between = |values: &[f64]| {
         let (low, high) = (values.iter().copied().reduce(f64::min), values.iter().copied().reduce(f64::max));
         json!([low.map(digits), high.map(digits)])
     };
     json!({
-        "dataset": dataset,
+        "dataset": task.dataset,
+        "names": scores.per_variate.iter().map(|variate| &variate.name).collect::<Vec<_>>(),
         "sha256": data.sha256,
         "rows": data.rows,
         "variates": data.variates,
@@ -175,6 +182,11 @@ fn data_of(dataset: &str, data: &DataRecord) -> Value {
         ])),
         "scaler": data.scaler.as_ref().map(|scaler| json!([between(scaler.mean()), between(scaler.std())])),
     })
+}
+
+/// Enough digits to compare by, three: there may be hundreds of variates.
+fn rounded(value: f64) -> Value {
+    format!("{value:.2e}").parse::<f64>().map_or(Value::Null, |value| json!(value))
 }
 
 /// The digits that are shown, six.
