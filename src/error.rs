@@ -144,6 +144,12 @@ pub(crate) fn explain(message: &str) -> String {
     }
 }
 
+/// What is wrong with the TOML `text`, and in which line.
+pub(crate) fn explain_toml(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+    format!("line {line}: {}", explain(error.message()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::{
     Error, Result,
     data::{Calendar, SplitRule},
-    error::explain,
+    error::explain_toml,
 };
 
 /// How a data set is prepared and which of its windows are scored. The default is strict: nothing dropped,
@@ -95,10 +95,7 @@ impl NamedProtocol {
     }
 
     fn parse(name: &str, text: &str) -> Result<Self> {
-        let file: ProtocolFile = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-            Error::other(format!("line {line}: {}", explain(error.message())))
-        })?;
+        let file: ProtocolFile = toml::from_str(text).map_err(|error| Error::other(explain_toml(text, &error)))?;
         Ok(Self { name: name.into(), about: file.about.trim().replace('\n', " "), protocol: file.protocol })
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Protocol, Record};
-use crate::{Error, Result, forecaster::Params};
+use crate::{Error, Result, error::explain_toml, forecaster::Params};
 
 /// What a suite file says.
 #[derive(Clone, Debug, Deserialize)]
@@ -227,10 +227,7 @@ impl Suite {
     /// # Errors
     /// If it says what a suite cannot say.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
-        let file: SuiteFile = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-            Error::other(format!("line {line}: {}", crate::error::explain(error.message())))
-        })?;
+        let file: SuiteFile = toml::from_str(text).map_err(|error| Error::other(explain_toml(text, &error)))?;
         let mut tasks = Vec::new();
         for run in &file.run {
             if run.lookback == 0 || run.horizons.contains(&0) {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use toml::Table;
 
 use super::Params;
-use crate::{Error, Result, error::explain};
+use crate::{Error, Result, error::explain_toml};
 
 /// The params of one model as somebody published them.
 ///
@@ -46,10 +46,8 @@ impl Preset {
     /// # Errors
     /// If it says what a preset cannot say. Whether the model knows the params is not checked here.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
-        let file: PresetFile = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-            Error::other(format!("preset {name}: line {line}: {}", explain(error.message())))
-        })?;
+        let file: PresetFile = toml::from_str(text)
+            .map_err(|error| Error::other(format!("preset {name}: {}", explain_toml(text, &error))))?;
         let datasets = file.dataset.into_iter().map(|(dataset, table)| Ok((dataset, ForDataset::read(name, table)?)));
         Ok(Self {
             name: name.to_string(),
