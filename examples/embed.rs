@@ -23,7 +23,7 @@ fn main() -> Result<()> {
     pipeline.save(&folder)?;
     let pipeline = Pipeline::load(&folder, &models)?;
 
-    let forecast = pipeline.forecast(&series)?; // the 24 rows after the last one, [horizon, variates]
-    println!("{:?} next: {:.2}", series.variates(), forecast.row(0));
+    let forecast = pipeline.forecast(&series)?; // the 24 rows after the last one
+    println!("{:?} at {}: {:.2}", forecast.variates, forecast.timestamps[0], forecast.values.row(0));
     Ok(())
 }

@@ -18,7 +18,7 @@
 //! let plan = Plan::new("ridge", 96, 24);
 //! let pipeline = Pipeline::fit(&models::builtin(), &plan, &series, &split, &mut ())?;
 //! let next = pipeline.forecast(&series)?;
-//! assert_eq!(next.dim(), (24, series.variates().len()));
+//! assert_eq!(next.values.dim(), (24, series.variates().len()));
 //! # Ok(())
 //! # }
 //! ```

@@ -203,8 +203,8 @@ fn is_of(record: &Record, task: &Task, models: &Registry) -> Result<bool> {
     let resolved = resolved_params(models, &task.model, preset, &task.params, &task.dataset, recorded.horizon)?;
     let folder = |task: &Task| task.init.as_ref().map(|init| init.folder.clone());
     Ok(resolved == (recorded.preset.clone(), recorded.params.clone())
-        && (&task.model, &task.protocol.of_windows(), task.learning)
-            == (&recorded.model, &recorded.protocol, recorded.learning)
+        && (&task.model, &task.protocol.of_windows(), task.learning, &task.levels)
+            == (&recorded.model, &recorded.protocol, recorded.learning, &recorded.levels)
         && task.protocol.calendar.is_none_or(|calendar| calendar == record.data.calendar)
         && folder(task) == folder(recorded))
 }

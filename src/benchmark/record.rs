@@ -15,7 +15,7 @@ use super::suite::Task;
 use crate::{
     Error, Result,
     data::Calendar,
-    evaluator::{Example, Scores},
+    evaluator::{Example, IntervalScores, Scores},
     forecaster::{Device, EpochReport},
     windows::{Scaler, Split},
 };
@@ -42,6 +42,9 @@ pub struct Record {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub curve: Vec<EpochReport>,
     pub scores: Scores,
+    /// The scores of its intervals, where some were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intervals: Option<IntervalScores>,
     /// Some of its forecasts, to look at; none in a record from before they were kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub examples: Vec<Example>,

@@ -23,6 +23,9 @@ struct SuiteFile {
     /// Of all runs that name no other: the name of a protocol, or its settings.
     #[serde(default, deserialize_with = "Protocol::named_or_table")]
     protocol: Protocol,
+    /// Intervals to calibrate and score, in percent.
+    #[serde(default)]
+    levels: Vec<f64>,
     #[serde(default)]
     published: Beside,
     /// Models with other params than their defaults, under names of their own.
@@ -121,6 +124,9 @@ pub struct Task {
     pub init: Option<Init>,
     #[serde(default, skip_serializing_if = "Learning::is_full")]
     pub learning: Learning,
+    /// Intervals that are calibrated on the validation windows and scored, in percent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub levels: Vec<f64>,
 }
 
 /// Pretrained weights.
@@ -180,6 +186,7 @@ impl Task {
             protocol: Protocol::default(),
             init: None,
             learning: Learning::Full,
+            levels: vec![],
         }
     }
 }
@@ -284,6 +291,7 @@ impl SuiteFile {
                 .and_then(|variant| variant.init.as_ref())
                 .map(|folder| Init::of(folder.replace("{dataset}", dataset))),
             learning: variant.map_or(Learning::Full, |variant| variant.learning),
+            levels: self.levels.clone(),
         }
     }
 }

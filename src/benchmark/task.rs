@@ -15,7 +15,9 @@ use crate::{
     Error, Result,
     data::{Catalogue, Opened, Parts, Series},
     evaluator::{self, Yardstick},
-    forecaster::{BuildContext, Checkpoint, Device, EpochReport, FitObserver, FitProgress, Params, Registry},
+    forecaster::{
+        BuildContext, Checkpoint, Device, EpochReport, FitObserver, FitProgress, Intervals, Params, Registry,
+    },
     windows::{Part, Scaler, Split, WindowShape, Windows},
 };
 
@@ -299,6 +301,7 @@ pub fn run_task(
 
     let start = Instant::now();
     let mut fitting = Fitting::new(hear, checkpoint);
+    let valid = || data.windows(Part::Valid, shape)?.dropping(task.protocol.valid_drop_last, task.seed);
     let windows = match task.learning {
         Learning::Full | Learning::FewShot(_) => {
             let train = data.windows(Part::Train, shape)?;
@@ -306,7 +309,7 @@ pub fn run_task(
                 Learning::FewShot(percent) => train.share(percent / 100.0)?,
                 _ => train,
             };
-            let valid = data.windows(Part::Valid, shape)?.dropping(task.protocol.valid_drop_last, task.seed)?;
+            let valid = valid()?;
             forecaster.fit(&train, &valid, &mut fitting)?;
             (train.len(), valid.len())
         }
@@ -321,6 +324,13 @@ pub fn run_task(
     let mut progress = |done| hear(Event::Scoring { done, total });
     let scores =
         evaluator::evaluate(&*forecaster, &test, &data.raw, &data.yardsticks, evaluator::BATCH, &mut progress)?;
+    let intervals = match task.levels.is_empty() {
+        true => None,
+        false => {
+            let intervals = Intervals::calibrate(&*forecaster, &valid()?, &task.levels)?;
+            Some(evaluator::evaluate_intervals(&*forecaster, &intervals, &test, &data.yardsticks, &mut progress)?)
+        }
+    };
     let evaluate = start.elapsed().as_secs_f64();
     // Of an earlier run it is not known.
     let cpu = record::cpu_seconds().zip(cpu_before).filter(|_| earlier == 0).map(|(now, before)| now - before);
@@ -336,6 +346,7 @@ pub fn run_task(
         windows_possible,
         curve,
         scores,
+        intervals,
         examples,
         software: Software::this(),
         machine: Machine::this(device),

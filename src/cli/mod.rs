@@ -9,6 +9,7 @@ mod check;
 mod compare;
 mod data;
 mod evaluate;
+mod future;
 mod lint;
 mod merge;
 mod models;
@@ -34,6 +35,7 @@ use crate::{Error, forecaster::Registry};
     version,
     propagate_version = true,
     after_help = "Examples:\n  \
+        longcast forecast datasets/sample/air-passengers.csv --horizon 24 --plot out.svg\n  \
         longcast bench suites/smoke.toml\n  \
         longcast evaluate --dataset Synthetic --model ridge --lookback 96 --horizon 24\n  \
         longcast data check my-load.csv\n  \
@@ -46,6 +48,14 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Forecast the rows that follow a file
+    Forecast(Box<future::forecast::ForecastArgs>),
+    /// Fit a model on a file and keep it in a folder
+    Fit(Box<future::fit::FitArgs>),
+    /// Forecast from new rows with what `fit` kept
+    Predict(future::predict::PredictArgs),
+    /// Forecast a file from one origin after the other, and score it
+    Backtest(Box<future::backtest::BacktestArgs>),
     /// Run the tasks of a suite that are not recorded yet, and print and write its tables
     Bench(Box<bench::BenchArgs>),
     /// Fit one model on one data set and score it on every test window
@@ -95,6 +105,10 @@ pub fn main(models: Registry) -> ExitCode {
         }
     };
     let result = match args.command {
+        Command::Forecast(args) => future::forecast::run(&args, &models),
+        Command::Fit(args) => future::fit::run(&args, &models),
+        Command::Predict(args) => future::predict::run(&args, &models),
+        Command::Backtest(args) => future::backtest::run(&args, &models),
         Command::Bench(args) => bench::run(&args, &models),
         Command::Evaluate(args) => evaluate::run(&args, &models),
         Command::Pretrain(args) => pretrain::run(&args, &models),

@@ -89,6 +89,47 @@ impl Progress {
     }
 }
 
+/// What is being done, on a line that goes when it is done; hidden where stderr is no terminal.
+pub struct Work {
+    bar: ProgressBar,
+    about: String,
+    shown: Instant,
+}
+
+impl Work {
+    pub fn new() -> Self {
+        let bar = ProgressBar::new_spinner();
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Self { bar, about: String::new(), shown: Instant::now() }
+    }
+
+    /// The whole that all else is a part of.
+    pub fn about(&mut self, text: &str) {
+        self.about = format!("{text} · ");
+    }
+
+    pub fn say(&self, text: &str) {
+        self.bar.set_message(format!("{}{text}", self.about));
+    }
+
+    /// How far the fit of `model` has come; `Break` where it shall end.
+    pub fn fitting(&mut self, model: &str, progress: Option<FitProgress>) -> ControlFlow<()> {
+        match progress {
+            None => self.say(model),
+            Some(fit) if self.shown.elapsed() >= PAUSE => {
+                self.shown = Instant::now();
+                self.say(&format!("{model} · {} {}/{}", fit.unit, fit.done, fit.total));
+            }
+            Some(_) => {}
+        }
+        interrupted()
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
 impl BenchObserver for Progress {
     fn event(&mut self, position: usize, task: &Task, event: Event<'_>) -> ControlFlow<()> {
         match event {

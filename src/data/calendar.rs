@@ -8,14 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// The distance from one row to the next: a fixed time, or whole months.
+/// The distance from one row to the next: a fixed time, business days, or whole months.
 ///
-/// Written `30s`, `15min`, `1h`, `1d`, `1w`, `1mo`, `1q`, `1y`.
+/// Written `30s`, `15min`, `1h`, `1d`, `1b` (business days), `1w`, `1mo`, `1q`, `1y`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Step {
     /// A fixed number of seconds.
     Seconds(i64),
+    /// From Monday to Friday; holidays are not known.
+    BusinessDay,
     /// A number of calendar months, however long they are.
     Months(u32),
 }
@@ -28,7 +30,7 @@ const WEEK: i64 = 7 * DAY;
 impl Step {
     /// The step that most neighbouring rows have; `None` with fewer than two rows.
     ///
-    /// Whole months win when every row lies on the same day of the month and time of day
+    /// Days are business days where weekends lie between rows, and hardly a row on one. Whole months win when every row lies on the same day of the month and time of day
     /// (or on the last day of its month).
     pub fn detect(timestamps: &[NaiveDateTime]) -> Option<Self> {
         let mut seconds: BTreeMap<i64, usize> = BTreeMap::new();
@@ -47,6 +49,9 @@ impl Step {
         {
             return u32::try_from(in_months).ok().map(Self::Months);
         }
+        if in_seconds == DAY && no_weekends(timestamps) {
+            return Some(Self::BusinessDay);
+        }
         Some(Self::Seconds(in_seconds))
     }
 
@@ -57,6 +62,14 @@ impl Step {
         let count = u32::try_from(count).ok()?;
         match self {
             Self::Seconds(seconds) => from.checked_add_signed(TimeDelta::seconds(seconds.checked_mul(count.into())?)),
+            Self::BusinessDay => {
+                // From a weekend the first step leads to Monday: from the Friday before it.
+                let since_monday = from.weekday().num_days_from_monday();
+                let friday = from.checked_sub_signed(TimeDelta::days(since_monday.saturating_sub(4).into()))?;
+                let ahead = friday.weekday().num_days_from_monday().checked_add(count)?;
+                let days = i64::from(ahead) + 2 * i64::from(ahead / 5) - i64::from(since_monday.min(4));
+                friday.checked_add_signed(TimeDelta::days(days))
+            }
             Self::Months(months) => {
                 let moved = from.checked_add_months(Months::new(months.checked_mul(count)?))?;
                 if !is_month_end(&from) {
@@ -70,17 +83,27 @@ impl Step {
     }
 
     /// Steps in the season one would look for first: the day for steps below it, the week for
-    /// days, the year for weeks, months and quarters; 1 where there is none.
+    /// days and business days, the year for weeks, months and quarters; 1 where there is none.
     pub fn season(self) -> usize {
         let steps = match self {
             Self::Seconds(seconds) if seconds < DAY && DAY % seconds == 0 => DAY / seconds,
             Self::Seconds(DAY) => 7,
+            Self::BusinessDay => 5,
             Self::Seconds(WEEK) => 52,
             Self::Months(months) if 12 % months == 0 => i64::from(12 / months),
             _ => 1,
         };
         usize::try_from(steps).unwrap_or(1)
     }
+}
+
+// Of every seven days two would lie on a weekend; one in fifty may be a slip. A few days show no weekend: daily
+// data of a week that ends on a Friday is daily.
+fn no_weekends(timestamps: &[NaiveDateTime]) -> bool {
+    let weekday = |time: &NaiveDateTime| time.weekday().num_days_from_monday();
+    let over_a_weekend = |pair: &[NaiveDateTime]| weekday(&pair[1]) < weekday(&pair[0]);
+    let on_weekends = timestamps.iter().filter(|time| weekday(time) > 4).count();
+    50 * on_weekends <= timestamps.len() && timestamps.windows(2).any(over_a_weekend)
 }
 
 fn month_number(time: &NaiveDateTime) -> i64 {
@@ -101,6 +124,7 @@ impl fmt::Display for Step {
             Self::Months(months) if months % 12 == 0 => write!(f, "{}y", months / 12),
             Self::Months(months) if months % 3 == 0 => write!(f, "{}q", months / 3),
             Self::Months(months) => write!(f, "{months}mo"),
+            Self::BusinessDay => f.write_str("1b"),
             Self::Seconds(seconds) => {
                 let units = [(WEEK, "w"), (DAY, "d"), (HOUR, "h"), (MINUTE, "min"), (1, "s")];
                 let (unit, suffix) = units.into_iter().find(|(unit, _)| seconds % unit == 0).unwrap_or((1, "s"));
@@ -114,7 +138,8 @@ impl FromStr for Step {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let unreadable = || Error::other(format!("'{text}' is not a step: write 30s, 15min, 1h, 1d, 1w, 1mo, 1q, 1y"));
+        let unreadable =
+            || Error::other(format!("'{text}' is not a step: write 30s, 15min, 1h, 1d, 1b, 1w, 1mo, 1q, 1y"));
         let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(unreadable)?;
         let (count, unit) = text.split_at(digits);
         let count: u32 = count.parse().ok().filter(|count| *count > 0).ok_or_else(unreadable)?;
@@ -123,6 +148,7 @@ impl FromStr for Step {
             "s" => Self::Seconds(count.into()),
             "min" => Self::Seconds(MINUTE * i64::from(count)),
             "h" => Self::Seconds(HOUR * i64::from(count)),
+            "b" if count == 1 => Self::BusinessDay,
             "d" => Self::Seconds(DAY * i64::from(count)),
             "w" => Self::Seconds(WEEK * i64::from(count)),
             "mo" => months(1)?,
@@ -185,7 +211,7 @@ impl Calendar {
         match step {
             Some(Step::Months(_)) => Self::Monthly,
             Some(Step::Seconds(WEEK..)) => Self::Weekly,
-            Some(Step::Seconds(DAY..)) => Self::Daily,
+            Some(Step::Seconds(DAY..) | Step::BusinessDay) => Self::Daily,
             Some(Step::Seconds(HOUR..)) | None => Self::Hourly,
             Some(Step::Seconds(_)) => Self::Minutely,
         }
@@ -254,6 +280,22 @@ mod tests {
     }
 
     #[test]
+    fn business_days_pass_over_weekends() {
+        // Wednesday to Wednesday, with a holiday on the Monday.
+        let times = [1, 2, 3, 7, 8].map(|day| at(2020, 1, day, 0));
+        assert_eq!(Step::detect(&times), Some(Step::BusinessDay));
+        assert_eq!(Step::detect(&times[..3]), Some(Step::Seconds(DAY)));
+        // Friday.
+        let days = |count| Step::BusinessDay.after(at(2020, 1, 3, 16), count);
+        assert_eq!(days(1), Some(at(2020, 1, 6, 16)));
+        assert_eq!((days(5), days(6)), (Some(at(2020, 1, 10, 16)), Some(at(2020, 1, 13, 16))));
+        for weekend in [4, 5] {
+            assert_eq!(Step::BusinessDay.after(at(2020, 1, weekend, 0), 1), Some(at(2020, 1, 6, 0)));
+        }
+        assert_eq!(Step::BusinessDay.after(at(2020, 1, 1, 0), 3), Some(at(2020, 1, 6, 0)));
+    }
+
+    #[test]
     fn the_end_of_a_month_is_followed_by_the_end_of_a_month() {
         assert_eq!(Step::Months(1).after(at(2020, 2, 29, 0), 1), Some(at(2020, 3, 31, 0)));
         assert_eq!(Step::Months(1).after(at(2020, 1, 15, 6), 2), Some(at(2020, 3, 15, 6)));
@@ -261,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_step_reads_as_it_is_written() -> Result<()> {
-        for text in ["30s", "15min", "1h", "1d", "1w", "1mo", "1q", "2y"] {
+        for text in ["30s", "15min", "1h", "1d", "1b", "1w", "1mo", "1q", "2y"] {
             assert_eq!(text.parse::<Step>()?.to_string(), text);
         }
         assert!("1x".parse::<Step>().is_err());

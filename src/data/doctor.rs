@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use chrono::NaiveDateTime;
+use chrono::{Datelike, NaiveDateTime};
 use serde::Serialize;
 
 use super::{
@@ -257,8 +257,11 @@ fn steps(diagnosis: &mut Diagnosis, table: &Table, step: Step, order: &[usize], 
 fn steps_between(step: Step, from: NaiveDateTime, to: NaiveDateTime) -> Option<usize> {
     let count = match step {
         Step::Seconds(seconds) => (to - from).num_seconds() / seconds.max(1),
+        Step::BusinessDay => {
+            let days = (to - from).num_days();
+            days - 2 * (days / 7) - if days % 7 > i64::from(to.weekday().num_days_from_monday()) { 2 } else { 0 }
+        }
         Step::Months(months) => {
-            use chrono::Datelike;
             let number = |time: NaiveDateTime| i64::from(time.year()) * 12 + i64::from(time.month());
             (number(to) - number(from)) / i64::from(months.max(1))
         }

@@ -1,7 +1,9 @@
 //! A multivariate time series: time stamps, names, and a complete table of values.
 
+use std::ops::Range;
+
 use chrono::NaiveDateTime;
-use ndarray::{Array2, ArrayView2, ShapeBuilder};
+use ndarray::{Array2, ArrayView2, ShapeBuilder, s};
 use rayon::prelude::*;
 
 use super::calendar::Calendar;
@@ -71,6 +73,47 @@ impl Series {
             self.time_features = calendar.features(&self.timestamps);
         }
         self
+    }
+
+    /// Only the rows `range`.
+    ///
+    /// # Panics
+    /// If it reaches over the last row.
+    #[must_use]
+    pub fn rows(&self, range: Range<usize>) -> Self {
+        let values = self.values.slice(s![range.clone(), ..]);
+        let mut by_variate = Array2::zeros(values.dim().f());
+        by_variate.assign(&values);
+        let timestamps = self.timestamps.get(range.clone()).map(<[_]>::to_vec).unwrap_or_default();
+        let time_features = self.time_features.slice(s![range, ..]).to_owned();
+        Self { name: self.name.clone(), variates: self.variates.clone(), timestamps, values: by_variate, time_features }
+    }
+
+    /// The same rows with the variates `names`, in their order.
+    ///
+    /// # Errors
+    /// If one is missing, or there is one that is not among them; all are named.
+    pub fn select(&self, names: &[String]) -> Result<Self> {
+        let list = |names: Vec<&String>| names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
+        let missing: Vec<&String> = names.iter().filter(|name| !self.variates.contains(name)).collect();
+        let extra: Vec<&String> = self.variates.iter().filter(|name| !names.contains(name)).collect();
+        let complaints =
+            [("lacks", missing), ("has besides", extra)].into_iter().filter(|(_, names)| !names.is_empty());
+        let complaints: Vec<String> = complaints.map(|(what, names)| format!("{what} {}", list(names))).collect();
+        if !complaints.is_empty() {
+            return Err(Error::Shape(format!(
+                "{}: it {} of the columns that are asked for",
+                self.name,
+                complaints.join(" and ")
+            )));
+        }
+        let place = |name: &String| self.variates.iter().position(|own| own == name).expect("none is missing");
+        let places: Vec<usize> = names.iter().map(place).collect();
+        let mut values = Array2::zeros((self.len(), names.len()).f());
+        for (mut column, place) in values.columns_mut().into_iter().zip(places) {
+            column.assign(&self.values.column(place));
+        }
+        Ok(Self { variates: names.to_vec(), values, ..self.clone() })
     }
 
     /// The same time axis and names with other `values`, e.g. scaled ones.

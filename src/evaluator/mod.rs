@@ -3,22 +3,26 @@
 //! This layer knows the contract and windows; not which model it scores, nor where data came from.
 
 mod example;
+mod intervals;
 mod metrics;
+mod selection;
 mod yardstick;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use ndarray::{Array3, Axis};
 use rayon::prelude::*;
 
 pub use example::{Example, examples};
+pub use intervals::{IntervalScores, LevelScores, evaluate_intervals};
 pub use metrics::{Curve, RawScores, Scores, VariateScores};
+pub use selection::{Chosen, Tried, Verdict, choose};
 pub use yardstick::Yardstick;
 
 use crate::{
     Error, Result,
     data::Series,
-    forecaster::Forecaster,
+    forecaster::{Forecaster, Pipeline},
     windows::{Lookback, Window, Windows},
 };
 use metrics::Sums;
@@ -68,6 +72,43 @@ pub fn evaluate(
     }
     let names = windows.series()[0].variates();
     Ok(total.scores(names))
+}
+
+/// Scores a pipeline on every window whose targets lie in `rows` of `series`; MASE and RMSSE are relative to the
+/// seasonal naive errors in the rows `train`.
+///
+/// # Errors
+/// As for [`evaluate`], and if the rows are too few for a window.
+pub fn evaluate_pipeline(
+    pipeline: &Pipeline,
+    series: &Series,
+    rows: Range<usize>,
+    train: Range<usize>,
+    progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<Scores> {
+    let scaled = [pipeline.scaled(series)?];
+    let windows = Windows::new(&scaled, &[rows], pipeline.shape())?;
+    let yardstick = Yardstick::new(series, train, pipeline.season(), pipeline.scaler().clone());
+    let raw = std::slice::from_ref(series);
+    evaluate(pipeline.forecaster(), &windows, raw, &[yardstick], BATCH, progress)
+}
+
+/// The scores of the intervals of a pipeline on the same windows; `None` where none were calibrated.
+///
+/// # Errors
+/// As for [`evaluate_pipeline`].
+pub fn evaluate_pipeline_intervals(
+    pipeline: &Pipeline,
+    series: &Series,
+    rows: Range<usize>,
+    train: Range<usize>,
+    progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<Option<IntervalScores>> {
+    let Some(intervals) = pipeline.intervals() else { return Ok(None) };
+    let scaled = [pipeline.scaled(series)?];
+    let windows = Windows::new(&scaled, &[rows], pipeline.shape())?;
+    let yardstick = Yardstick::new(series, train, pipeline.season(), pipeline.scaler().clone());
+    evaluate_intervals(pipeline.forecaster(), intervals, &windows, &[yardstick], progress).map(Some)
 }
 
 struct Scoring<'a> {

@@ -22,6 +22,7 @@ pub const SIZES: (usize, usize) = (48, 12);
 /// - The same seed gives the same bits.
 /// - A lookback alone and in a batch gives the same bits.
 /// - `save` then `load` gives the same bits, and `fit` after `load` works.
+/// - `refit` keeps the shape of forecasts, and the bits too where it says that it did nothing.
 /// - A lookback that is too short is an error.
 ///
 /// `dir` is an empty folder to save into.
@@ -65,6 +66,14 @@ fn check_on(build: &dyn Fn(&BuildContext) -> Result<Box<dyn Forecaster>>, series
     let mut second = build(&context)?;
     second.fit(&train, &valid, &mut ())?;
     same(&forecast, &second.predict(&batch.lookback)?, "fitted twice with one seed")?;
+
+    let refitted = second.refit(&train, &mut ())?;
+    let after = second.predict(&batch.lookback)?;
+    if !refitted {
+        same(&forecast, &after, "before and after a refit that did nothing")?;
+    } else if after.dim() != expected || after.iter().any(|value| !value.is_finite()) {
+        return broken("a forecast after a refit has another shape or is not finite");
+    }
 
     for index in 0..expected.0 {
         let alone = first.predict(&only(batch, index).lookback)?;

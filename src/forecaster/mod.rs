@@ -4,6 +4,8 @@
 //! made of.
 
 pub mod contract;
+mod folder;
+mod intervals;
 mod params;
 mod pipeline;
 mod preset;
@@ -18,8 +20,9 @@ use std::{
 use ndarray::Array3;
 use serde::{Deserialize, Serialize};
 
+pub use intervals::Intervals;
 pub use params::Params;
-pub use pipeline::{Pipeline, Plan};
+pub use pipeline::{Forecast, Interval, Pipeline, Plan};
 pub use preset::Preset;
 pub use registry::Registry;
 
@@ -43,6 +46,17 @@ pub trait Forecaster: Send + Sync {
     /// If nothing can be learnt from these windows, or `observer` asked to stop
     /// ([`Error::Interrupted`]).
     fn fit(&mut self, train: &Windows<'_>, valid: &Windows<'_>, observer: &mut dyn FitObserver) -> Result<()>;
+
+    /// Learns anew from `all`, what [`fit`](Self::fit) chose by the validation windows left as it is; `false`
+    /// where the method cannot, and everything stays as it was fitted.
+    ///
+    /// For forecasts past the last row, when there is nothing left to choose.
+    ///
+    /// # Errors
+    /// As for [`fit`](Self::fit).
+    fn refit(&mut self, _all: &Windows<'_>, _observer: &mut dyn FitObserver) -> Result<bool> {
+        Ok(false)
+    }
 
     /// Continues each lookback: `[batch, lookback, variates]` -> `[batch, horizon, variates]`.
     ///

@@ -1,11 +1,15 @@
 //! A scaler and a forecaster together: raw values in and out, one folder on disk.
 
-use std::{fs, path::Path};
+use std::{ops::Range, path::Path};
 
+use chrono::NaiveDateTime;
 use ndarray::{Array2, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 
-use super::{BuildContext, Device, FitObserver, Forecaster, Params, Registry};
+use super::{
+    BuildContext, Device, FitObserver, Forecaster, Intervals, Params, Registry, folder,
+    intervals::{around, ordered},
+};
 use crate::{
     Error, Result,
     data::{Calendar, Series, Step},
@@ -20,25 +24,37 @@ pub struct Plan {
     pub lookback: usize,
     pub horizon: usize,
     pub seed: u64,
-    pub calendar: Calendar,
+    /// The calendar features of the rows; without it those of the step of the data.
+    pub calendar: Option<Calendar>,
     pub device: Device,
+    /// Intervals to calibrate on the validation windows, in percent, such as 80 and 95.
+    pub levels: Vec<f64>,
+    /// Whether to learn anew from the training and validation rows together when all is chosen and calibrated,
+    /// where the method can. Intervals stay those of the first fit, whose errors were larger if anything.
+    pub refit: bool,
 }
 
 impl Plan {
-    /// `model` with its default params, seed 2021 and hourly calendar features, on the CPU.
+    /// `model` with its default params and seed 2021, on the CPU, without intervals.
     pub fn new(model: impl Into<String>, lookback: usize, horizon: usize) -> Self {
-        let (calendar, device) = (Calendar::default(), Device::Cpu);
-        Self { model: model.into(), params: Params::default(), lookback, horizon, seed: 2021, calendar, device }
+        Self {
+            model: model.into(),
+            params: Params::default(),
+            lookback,
+            horizon,
+            seed: 2021,
+            calendar: None,
+            device: Device::Cpu,
+            levels: vec![],
+            refit: false,
+        }
     }
 }
-
-const MODEL_FILE: &str = "model.toml";
 
 /// What `model.toml` holds. The forecaster's own file lies beside it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Identity {
-    version: String,
     model: String,
     calendar: Calendar,
     variates: Vec<String>,
@@ -52,6 +68,29 @@ struct Identity {
 pub struct Pipeline {
     identity: Identity,
     forecaster: Box<dyn Forecaster>,
+    intervals: Option<Intervals>,
+}
+
+/// The rows that follow, in the units of the data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Forecast {
+    /// Of the rows; none where the data has none.
+    pub timestamps: Vec<NaiveDateTime>,
+    pub variates: Vec<String>,
+    /// `[horizon, variates]`.
+    pub values: Array2<f64>,
+    /// One of each level that was calibrated, the narrowest first.
+    pub intervals: Vec<Interval>,
+}
+
+/// Where the truth lies with a probability of `level` percent, for each step and variate on its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Interval {
+    pub level: f64,
+    /// `[horizon, variates]`.
+    pub lower: Array2<f64>,
+    /// `[horizon, variates]`.
+    pub upper: Array2<f64>,
 }
 
 impl Pipeline {
@@ -67,46 +106,85 @@ impl Pipeline {
         split: &Split,
         observer: &mut dyn FitObserver,
     ) -> Result<Self> {
+        // Before hours of fitting.
+        ordered(&plan.levels)?;
         let step = Step::detect(series.timestamps());
-        let series = series.clone().with_calendar(plan.calendar);
-        let shape = WindowShape::of(&series, plan.lookback, plan.horizon)?;
+        let calendar = plan.calendar.unwrap_or_else(|| Calendar::of(step));
+        let shape = WindowShape::of(&series.clone().with_calendar(calendar), plan.lookback, plan.horizon)?;
         let season = step.map_or(1, Step::season);
         let context = BuildContext { shape, season, seed: plan.seed, device: plan.device };
         let params = models.resolve(&plan.model, &plan.params)?;
-        let mut forecaster = models.build(&plan.model, &params, &context)?;
-        let scaler = Scaler::fit(&series, split);
-        let scaled = [scaler.transform(&series)?];
-        let windows = |part| Windows::new(&scaled, &[split.targets(part, plan.lookback)], shape);
-        forecaster.fit(&windows(Part::Train)?, &windows(Part::Valid)?, observer)?;
+        let forecaster = models.build(&plan.model, &params, &context)?;
         let identity = Identity {
-            version: env!("CARGO_PKG_VERSION").to_string(),
             model: plan.model.clone(),
-            calendar: plan.calendar,
+            calendar,
             variates: series.variates().to_vec(),
             step,
             context,
             params,
-            scaler,
+            scaler: Scaler::fit(series, split),
         };
-        Ok(Self { identity, forecaster })
+        let mut pipeline = Self { identity, forecaster, intervals: None };
+        let scaled = [pipeline.scaled(series)?];
+        let windows = |part| Windows::new(&scaled, &[split.targets(part, plan.lookback)], shape);
+        pipeline.forecaster.fit(&windows(Part::Train)?, &windows(Part::Valid)?, observer)?;
+        if !plan.levels.is_empty() {
+            pipeline.calibrate(series, split.targets(Part::Valid, plan.lookback), &plan.levels)?;
+        }
+        if plan.refit {
+            pipeline.refit(series, split.train.start..split.valid.end, observer)?;
+        }
+        Ok(pipeline)
     }
 
-    /// The rows that follow `recent`, in raw units, `[horizon, variates]`.
+    /// Calibrates intervals of `levels`, in percent, on the windows whose targets lie in `rows` of `series`, from
+    /// which nothing was learnt; those of before are forgotten.
+    ///
+    /// # Errors
+    /// If the rows are too few for a window, or a level is none.
+    pub fn calibrate(&mut self, series: &Series, rows: Range<usize>, levels: &[f64]) -> Result<()> {
+        let scaled = [self.scaled(series)?];
+        let windows = Windows::new(&scaled, &[rows], self.shape())?;
+        self.intervals = Some(Intervals::calibrate(&*self.forecaster, &windows, levels)?);
+        Ok(())
+    }
+
+    /// Learns anew from all windows in `rows` of `series`, with what was chosen before, scaled as before; `false`
+    /// where the method cannot. Intervals stay as they are.
+    ///
+    /// # Errors
+    /// If the rows are too few for a window, or nothing can be learnt from them.
+    pub fn refit(&mut self, series: &Series, rows: Range<usize>, observer: &mut dyn FitObserver) -> Result<bool> {
+        let scaled = [self.scaled(series)?];
+        let windows = Windows::new(&scaled, &[rows], self.shape())?;
+        self.forecaster.refit(&windows, observer)
+    }
+
+    /// `series` as the forecaster takes it: its variates scaled, with the calendar features of its rows.
+    ///
+    /// # Errors
+    /// If its variates are others than those that were fitted.
+    pub fn scaled(&self, series: &Series) -> Result<Series> {
+        let Identity { calendar, variates, scaler, .. } = &self.identity;
+        if series.variates() != variates {
+            return Err(Error::Shape(format!(
+                "{}: the variates are {:?}, but the model was fitted on {variates:?}",
+                series.name(),
+                series.variates()
+            )));
+        }
+        scaler.transform(&series.clone().with_calendar(*calendar))
+    }
+
+    /// The rows that follow `recent`, in the units of the data.
     ///
     /// # Errors
     /// If `recent` has other variates, fewer rows than the lookback, or no timestamps where the
     /// model was fitted with some.
-    pub fn forecast(&self, recent: &Series) -> Result<Array2<f64>> {
+    pub fn forecast(&self, recent: &Series) -> Result<Forecast> {
         let Identity { calendar, variates, step, context, scaler, .. } = &self.identity;
         let WindowShape { lookback, horizon, time_features, .. } = context.shape;
-        if recent.variates() != variates {
-            return Err(Error::Shape(format!(
-                "{}: the variates are {:?}, but the model was fitted on {variates:?}",
-                recent.name(),
-                recent.variates()
-            )));
-        }
-        let scaled = scaler.transform(&recent.clone().with_calendar(*calendar))?;
+        let scaled = self.scaled(recent)?;
         let skip = scaled.len().checked_sub(lookback).ok_or_else(|| {
             Error::Shape(format!("{}: {} rows, but the lookback is {lookback}", recent.name(), recent.len()))
         })?;
@@ -122,40 +200,59 @@ impl Pipeline {
         };
         let future_time = match time_features {
             0 => Array2::zeros((horizon, 0)),
+            // Without a step there is one row, and no saying when the next one is.
+            _ if future.is_empty() => {
+                let message =
+                    format!("{}: the model needs to know the step of the data, but it was not told", recent.name());
+                return Err(Error::Shape(message));
+            }
             _ => calendar.features(&future),
         };
         let past = |rows: ArrayView2<'_, f32>| rows.slice(s![skip.., ..]).to_owned().insert_axis(Axis(0));
-        let forecast = self.forecaster.predict(&Lookback {
+        let lookback = Lookback {
             values: past(scaled.values().mapv(|value| value as f32).view()),
             past_time: past(scaled.time_features()),
             future_time: future_time.insert_axis(Axis(0)),
-        })?;
-        scaler.inverse(forecast.index_axis(Axis(0), 0))
+        };
+        let forecast = self.forecaster.predict(&lookback)?;
+        let forecast = forecast.index_axis(Axis(0), 0);
+        let intervals = match &self.intervals {
+            None => vec![],
+            Some(intervals) => {
+                let widths = intervals.half_widths(lookback.values.index_axis(Axis(0), 0));
+                let interval = |(level, widths): (&f64, ArrayView2<'_, f32>)| {
+                    let [lower, upper] = around(forecast, widths).map(|bound| scaler.inverse(bound.view()));
+                    Ok(Interval { level: *level, lower: lower?, upper: upper? })
+                };
+                intervals.levels().iter().zip(widths.outer_iter()).map(interval).collect::<Result<_>>()?
+            }
+        };
+        let values = scaler.inverse(forecast)?;
+        Ok(Forecast { timestamps: future, variates: variates.clone(), values, intervals })
     }
 
-    /// Writes the pipeline into the folder `dir`, which is made where there is none.
+    /// Writes the pipeline into the folder `dir`, which is made where there is none; what stands there already
+    /// stays whole until all is written.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
-        let dir = dir.as_ref();
-        fs::create_dir_all(dir).map_err(Error::io("make the folder", dir))?;
-        self.forecaster.save(dir)?;
-        let text = toml::to_string(&self.identity).map_err(|error| Error::other(error.to_string()))?;
-        let file = dir.join(MODEL_FILE);
-        fs::write(&file, text).map_err(Error::io("write", &file))
+        folder::save(dir.as_ref(), &self.identity, |dir| {
+            self.forecaster.save(dir)?;
+            self.intervals.as_ref().map_or(Ok(()), |intervals| intervals.save(dir))
+        })
     }
 
     /// Takes up the pipeline that [`save`](Self::save) wrote, building its model from `models`.
     ///
     /// # Errors
-    /// If the folder does not hold one, or its model is not in the registry.
+    /// If the folder does not hold one, is not as it was written, or its model is not in the registry.
     pub fn load(dir: impl AsRef<Path>, models: &Registry) -> Result<Self> {
         Self::load_for(dir.as_ref(), models, None)
     }
 
     /// The same for another horizon than it was fitted for: for a model whose weights do not depend on it,
-    /// such as `gpht`.
+    /// such as `gpht`. There are no intervals then.
     ///
     /// # Errors
     /// As for [`load`](Self::load), and if the weights are those of one horizon.
@@ -164,16 +261,17 @@ impl Pipeline {
     }
 
     fn load_for(dir: &Path, models: &Registry, horizon: Option<usize>) -> Result<Self> {
-        let file = dir.join(MODEL_FILE);
-        let text = fs::read_to_string(&file).map_err(Error::io("read", &file))?;
-        let mut identity: Identity = toml::from_str(&text).map_err(|error| Error::file(&file, error.message()))?;
+        let mut identity: Identity = folder::load(dir)?;
+        let own = identity.context.shape.horizon;
         identity.context.shape.horizon = match horizon {
             Some(0) => return Err(Error::Shape("horizon must be at least 1".into())),
-            horizon => horizon.unwrap_or(identity.context.shape.horizon),
+            horizon => horizon.unwrap_or(own),
         };
         let mut forecaster = models.build(&identity.model, &identity.params, &identity.context)?;
         forecaster.load(dir)?;
-        Ok(Self { identity, forecaster })
+        let WindowShape { horizon, variates, .. } = identity.context.shape;
+        let intervals = if horizon == own { Intervals::load(dir, horizon, variates)? } else { None };
+        Ok(Self { identity, forecaster, intervals })
     }
 
     /// The name of the model.
@@ -184,5 +282,45 @@ impl Pipeline {
     /// Its params, defaults filled in.
     pub fn params(&self) -> &Params {
         &self.identity.params
+    }
+
+    /// The sizes of its windows.
+    pub fn shape(&self) -> WindowShape {
+        self.identity.context.shape
+    }
+
+    /// The names of the variates, in their order.
+    pub fn variates(&self) -> &[String] {
+        &self.identity.variates
+    }
+
+    /// From one row to the next; `None` where the data had no timestamps.
+    pub fn step(&self) -> Option<Step> {
+        self.identity.step
+    }
+
+    /// Steps in the season of the data, 1 where there is none.
+    pub fn season(&self) -> usize {
+        self.identity.context.season
+    }
+
+    /// The calendar features it takes.
+    pub fn calendar(&self) -> Calendar {
+        self.identity.calendar
+    }
+
+    /// What the training rows were scaled by.
+    pub fn scaler(&self) -> &Scaler {
+        &self.identity.scaler
+    }
+
+    /// What was calibrated.
+    pub fn intervals(&self) -> Option<&Intervals> {
+        self.intervals.as_ref()
+    }
+
+    /// The forecaster alone: scaled values in and out.
+    pub fn forecaster(&self) -> &dyn Forecaster {
+        &*self.forecaster
     }
 }

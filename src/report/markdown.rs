@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt::Write, ops::Range};
 use serde::Serialize;
 
 use super::{Cell, LEVEL, Ranking, Report, Scoreboard, ScoreboardRow, seeds::spreads};
-use crate::benchmark::Learning;
+use crate::benchmark::{Learning, Record, Task};
 
 pub(super) fn render(report: &Report) -> String {
     let mut text = format!("# {}\n", report.suite.name);
@@ -36,6 +36,11 @@ pub(super) fn render(report: &Report) -> String {
         text += "\n## Seeds\n\nWhere seeds differ: MSE and MAE, the mean over all seeds and the deviation of one seed \
                  (n − 1), and the smallest and the largest MSE.\n\n";
         text += &seeds;
+    }
+    if let Some(intervals) = intervals(report) {
+        text += "\n## Intervals\n\nCalibrated on the validation windows, scored on the test windows: the share of values inside, the \
+                 mean width in scaled units, the mean scaled interval score (MSIS) and the weighted quantile loss (WQL).\n\n";
+        text += &intervals;
     }
     let comparisons = comparisons(report);
     if !comparisons.is_empty() {
@@ -171,6 +176,40 @@ fn ranks(ranking: &Ranking) -> String {
 
 fn probability(p: f64) -> String {
     if p < 0.001 { "< 0.001".into() } else { format!("{p:.3}") }
+}
+
+/// What intervals promise and what they hold.
+fn intervals(report: &Report) -> Option<String> {
+    let mut levels: Vec<f64> = report.records.iter().flat_map(|record| &record.task.levels).copied().collect();
+    levels.sort_by(f64::total_cmp);
+    levels.dedup();
+    let mut records: Vec<&Record> = report.records.iter().filter(|record| record.intervals.is_some()).collect();
+    records.sort_by_key(|record| {
+        let Task { dataset, name, lookback, horizon, seed, .. } = &record.task;
+        (report.suite.dataset_order(dataset), *lookback, *horizon, report.suite.model_order(name), *seed)
+    });
+    let mut header: Vec<String> = ["data set", "lookback", "horizon", "model", "seed"].map(String::from).into();
+    header.extend(levels.iter().flat_map(|level| [format!("{level} % inside"), "width".into(), "MSIS".into()]));
+    header.push("WQL".into());
+    let rows = records.iter().map(|record| {
+        let Task { dataset, name, lookback, horizon, seed, .. } = &record.task;
+        let mut row = vec![dataset.clone(), lookback.to_string(), horizon.to_string(), name.clone(), seed.to_string()];
+        let scores = record.intervals.as_ref();
+        for level in &levels {
+            let found = scores.and_then(|scores| scores.levels.iter().find(|scores| scores.level == *level));
+            row.extend(match found {
+                None => ["–"; 3].map(String::from),
+                Some(scores) => [
+                    format!("{:.1} %", scores.coverage),
+                    format!("{:.3}", scores.width),
+                    scores.msis.map_or("–".into(), |msis| format!("{msis:.2}")),
+                ],
+            });
+        }
+        row.push(scores.map_or("–".into(), |scores| format!("{:.3}", scores.weighted_quantile_loss)));
+        row
+    });
+    (!records.is_empty()).then(|| table(&header, rows))
 }
 
 /// How scores spread over seeds, where they do.

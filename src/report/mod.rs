@@ -11,6 +11,7 @@ mod json;
 mod latex;
 mod lint;
 mod markdown;
+mod outlook;
 mod published;
 mod scores;
 mod seeds;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use compare::{Compared, ComparedRow, SettingApart};
 pub use lint::{Warning, lint, lint_table};
+pub use outlook::{Outlook, Panel};
 pub use published::{Published, PublishedRow};
 pub use scores::{Cell, Scoreboard, ScoreboardRow};
 pub use statistics::{LEVEL, Pair, Ranked, Ranking};

@@ -6,6 +6,7 @@ mod cli;
 mod compare;
 mod contract;
 mod failure;
+mod future;
 mod golden;
 mod latex;
 mod layering;

@@ -21,7 +21,7 @@ fn a_forecast_is_in_the_units_of_the_data() {
     let (pipeline, series) = fitted("seasonal-naive");
     let next = pipeline.forecast(&series).unwrap();
     // January to June 1960, one year on.
-    for (value, expected) in next.iter().zip([417.0, 391.0, 419.0, 461.0, 472.0, 535.0]) {
+    for (value, expected) in next.values.iter().zip([417.0, 391.0, 419.0, 461.0, 472.0, 535.0]) {
         assert!((value - expected).abs() < 1e-3, "{value} is not {expected}");
     }
 }
@@ -45,14 +45,14 @@ fn a_gpht_fitted_once_forecasts_any_horizon() {
     pipeline.save(dir.path()).unwrap();
     let forecast = |horizon| {
         let loaded = Pipeline::load_with_horizon(dir.path(), &models::builtin(), horizon).unwrap();
-        loaded.forecast(&series).unwrap().column(0).to_vec()
+        loaded.forecast(&series).unwrap().values.column(0).to_vec()
     };
     let longest = forecast(1000);
     assert!(longest.iter().all(|value| value.is_finite()));
     for horizon in [1, 24, 96, 720] {
         assert_eq!(forecast(horizon), longest[..horizon]);
     }
-    assert_eq!(pipeline.forecast(&series).unwrap().column(0).to_vec(), longest[..6]);
+    assert_eq!(pipeline.forecast(&series).unwrap().values.column(0).to_vec(), longest[..6]);
 }
 
 #[test]

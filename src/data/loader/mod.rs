@@ -15,6 +15,7 @@ mod lines;
 mod remedy;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::path::{Path, PathBuf};
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use collection::{Collection, read_collection};
 pub use dates::FORMATS as DATE_FORMATS;
+pub use write::{NumberTable, rounded, written};
 
 use self::content::{Content, Format};
 use super::Series;

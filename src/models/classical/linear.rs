@@ -75,11 +75,16 @@ pub trait Solver: Send + Sync {
 }
 
 /// A forecaster made of a [`Solver`].
-pub struct Linear<S> {
+pub struct Linear<S: Solver> {
     solver: S,
     shape: WindowShape,
     map: Option<LinearMap>,
+    /// What each map was chosen to be by the last fit; nothing for a constant.
+    chosen: Vec<Option<S::Candidate>>,
 }
+
+/// The candidate it came of, and what came of it.
+type Found<C> = (Option<C>, Solution);
 
 impl<S: Solver> Linear<S> {
     /// # Errors
@@ -89,7 +94,7 @@ impl<S: Solver> Linear<S> {
             return Err(Error::params(S::NAME, format!("the list of '{}' to choose from is empty", S::CHOSEN)));
         }
         solver.check()?;
-        Ok(Self { solver, shape: context.shape, map: None })
+        Ok(Self { solver, shape: context.shape, map: None, chosen: vec![] })
     }
 
     fn maps(&self) -> usize {
@@ -107,7 +112,7 @@ impl<S: Solver> Linear<S> {
         &self,
         samples: &[(Moments, Option<Moments>)],
         report: &mut dyn FnMut(usize) -> Result<()>,
-    ) -> Result<Vec<Solution>> {
+    ) -> Result<Vec<Found<S::Candidate>>> {
         let solver = &self.solver;
         let normals: Vec<_> = samples.iter().map(|(train, _)| Normal::new(train, solver.common().intercept)).collect();
         let starts: Vec<_> = normals
@@ -122,7 +127,7 @@ impl<S: Solver> Linear<S> {
             Ok((error.is_finite() && solution.is_finite()).then_some((error, solution)))
         };
 
-        let mut best: Vec<Option<(f64, Solution)>> = samples.iter().map(|_| None).collect();
+        let mut best: Vec<Option<(f64, Found<S::Candidate>)>> = samples.iter().map(|_| None).collect();
         // A few at a time, so that there is something to report; as many as keep all threads busy.
         for candidates in solver.candidates().chunks(rayon::current_num_threads().div_ceil(samples.len())) {
             let jobs: Vec<_> = (0..samples.len())
@@ -130,18 +135,17 @@ impl<S: Solver> Linear<S> {
                 .collect();
             let found: Vec<_> =
                 jobs.par_iter().map(|(index, candidate)| attempt(*index, *candidate)).collect::<Result<_>>()?;
-            for ((index, _), found) in jobs.iter().zip(found) {
+            for ((index, candidate), found) in jobs.iter().zip(found) {
                 let is_better = |found: &(f64, _)| best[*index].as_ref().is_none_or(|best| found.0 < best.0);
-                if let Some(found) = found.filter(is_better) {
-                    best[*index] = Some(found);
+                if let Some((error, solution)) = found.filter(is_better) {
+                    best[*index] = Some((error, (Some(*candidate), solution)));
                 }
             }
             report(jobs.len())?;
         }
         let solutions = best.into_iter().zip(&normals).map(|(best, normal)| match best {
-            Some((_, solution)) => Ok(solution),
-            // A constant has no weights, only an intercept.
-            None if normal.scale == 0.0 => Ok(normal.with_bias(Mat::zeros(normal.gram.nrows(), normal.cross.ncols()))),
+            Some((_, found)) => Ok(found),
+            None if normal.scale == 0.0 => Ok((None, without_weights(normal))),
             None => Err(self.undetermined()),
         });
         solutions.collect()
@@ -170,6 +174,11 @@ impl<S: Solver> Linear<S> {
     }
 }
 
+/// A constant has no weights, only an intercept.
+fn without_weights(normal: &Normal<'_>) -> Solution {
+    normal.with_bias(Mat::zeros(normal.gram.nrows(), normal.cross.ncols()))
+}
+
 impl<S: Solver> Forecaster for Linear<S> {
     fn fit(&mut self, train: &Windows<'_>, valid: &Windows<'_>, observer: &mut dyn FitObserver) -> Result<()> {
         // Only so many matrices of moments are kept at a time.
@@ -193,16 +202,38 @@ impl<S: Solver> Forecaster for Linear<S> {
                 ControlFlow::Break(()) => Err(Error::Interrupted),
             }
         };
-        let mut solutions = Vec::with_capacity(maps);
-        while solutions.len() < maps {
-            let samples: Vec<_> = (solutions.len()..maps.min(solutions.len() + TOGETHER))
+        let mut found = Vec::with_capacity(maps);
+        while found.len() < maps {
+            let samples: Vec<_> = (found.len()..maps.min(found.len() + TOGETHER))
                 .into_par_iter()
                 .map(|map| (self.moments(&train, map), valid.as_ref().map(|valid| self.moments(valid, map))))
                 .collect();
-            solutions.extend(self.choose(&samples, &mut report)?);
+            found.extend(self.choose(&samples, &mut report)?);
         }
+        let (chosen, solutions): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+        self.chosen = chosen;
         self.map = Some(LinearMap::of(self.solver.common().level, &solutions));
         Ok(())
+    }
+
+    fn refit(&mut self, all: &Windows<'_>, _: &mut dyn FitObserver) -> Result<bool> {
+        self.check(all)?;
+        // What was loaded does not say how it was chosen.
+        if self.chosen.is_empty() {
+            return Ok(false);
+        }
+        let gram = Gram::of(all);
+        let solution = |(map, chosen): (usize, &Option<S::Candidate>)| {
+            let moments = self.moments(&gram, map);
+            let normal = Normal::new(&moments, self.solver.common().intercept);
+            let Some(candidate) = chosen.filter(|_| normal.scale > 0.0) else { return Ok(without_weights(&normal)) };
+            let weights = self.solver.solve(&self.solver.start(&normal)?, candidate)?;
+            let solution = weights.map(|weights| normal.with_bias(weights)).filter(Solution::is_finite);
+            solution.ok_or_else(|| self.undetermined())
+        };
+        let solutions: Vec<Solution> = self.chosen.par_iter().enumerate().map(solution).collect::<Result<_>>()?;
+        self.map = Some(LinearMap::of(self.solver.common().level, &solutions));
+        Ok(true)
     }
 
     fn predict(&self, lookback: &Lookback) -> Result<Array3<f32>> {

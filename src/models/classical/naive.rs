@@ -51,6 +51,10 @@ impl<R: Rule> Forecaster for Naive<R> {
         Ok(())
     }
 
+    fn refit(&mut self, _all: &Windows<'_>, _observer: &mut dyn FitObserver) -> Result<bool> {
+        Ok(true)
+    }
+
     fn predict(&self, lookback: &Lookback) -> Result<Array3<f32>> {
         let (batch, rows, variates) = lookback.values.dim();
         let needed = self.rule.rows();

@@ -6,6 +6,7 @@ mod critical_difference;
 mod forecasts;
 mod frame;
 mod lines;
+mod outlook;
 mod scatter;
 mod theme;
 
@@ -21,6 +22,7 @@ use plotters::{
 pub use critical_difference::CriticalDifference;
 pub use forecasts::{Forecast, Forecasts};
 pub use lines::{Line, Lines};
+pub use outlook::{Outlook, Panel};
 pub use scatter::{Point, Scatter};
 pub use theme::{rules, variables};
 

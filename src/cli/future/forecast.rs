@@ -1,0 +1,76 @@
+//! `longcast forecast`: past the end of a file, in one command.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Args;
+
+use super::{
+    ModelArgs,
+    choice::{fitted, known},
+    output::{Output, json, outlook, table},
+    source::{Source, SourceArgs},
+};
+use crate::{
+    cli::{Usage, progress},
+    forecaster::Registry,
+};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    longcast forecast datasets/sample/air-passengers.csv --horizon 24 --plot out.svg\n  \
+    longcast forecast load.csv --horizon 96 --model ridge --target power --output next.parquet\n  \
+    longcast forecast sales.csv --horizon 12 --within 5min --level 50,90 --json")]
+pub struct ForecastArgs {
+    #[command(flatten)]
+    source: SourceArgs,
+    /// Rows that are forecast
+    #[arg(long, value_name = "ROWS")]
+    horizon: usize,
+    /// Forecast only these columns; the others are still learnt from
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    target: Vec<String>,
+    /// What is known of the future already; no model here can use it yet
+    #[arg(long, value_name = "FILE")]
+    known_future: Option<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Write the forecast here, as .csv, .parquet or .json, and not to stdout
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Draw what was and what is forecast, as .svg or .html
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &ForecastArgs, models: &Registry) -> anyhow::Result<ExitCode> {
+    if let Some(file) = &args.known_future {
+        let message = "no model here uses what is known of the future: leave --known-future out";
+        return Err(Usage(format!("--known-future {}: {message}", file.display())).into());
+    }
+    let output = Output { file: args.output.as_ref(), plot: args.plot.as_ref(), json: args.json };
+    output.check()?;
+    let source = Source::read(&args.source)?;
+    known(&args.target, &source)?;
+    progress::listen_for_interrupts()?;
+    let mut work = progress::Work::new();
+    let choice = fitted(&args.model, &source, args.horizon, &args.target, models, &mut work);
+    work.finish();
+    let choice = choice.with_context(|| args.source.file.display().to_string())?;
+    let forecast = choice.pipeline.forecast(&source.series)?;
+    let facts = choice.facts(&source);
+    for line in choice.table().iter().chain(&facts) {
+        eprintln!("longcast: {line}");
+    }
+    let table = table(&forecast, &source.time_column, &args.target);
+    output.write(
+        &table,
+        || json(&table, &choice.pipeline, Some(&choice)),
+        || outlook(&source, &forecast, choice.pipeline.model(), &args.target),
+        &facts,
+    )?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,161 @@
+//! A forecast as a table, a file, a picture.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{choice::Choice, source::Source};
+use crate::{
+    benchmark::write_whole,
+    cli::{Usage, print},
+    data::{
+        Series,
+        loader::{NumberTable, rounded, written},
+    },
+    evaluator::Verdict,
+    forecaster::{Forecast, Pipeline},
+    report::{Outlook, Panel},
+};
+
+/// Rows of the past on a picture, at least, where there are that many.
+const PAST: usize = 48;
+
+/// The forecast of `targets` (all where there are none): a column each, and two more for each interval.
+pub fn table(forecast: &Forecast, time_column: &str, targets: &[String]) -> NumberTable {
+    let mut columns = Vec::new();
+    for (place, variate) in forecast.variates.iter().enumerate() {
+        if !targets.is_empty() && !targets.contains(variate) {
+            continue;
+        }
+        columns.push((variate.clone(), forecast.values.column(place).to_vec()));
+        for interval in &forecast.intervals {
+            for (end, bound) in [("lower", &interval.lower), ("upper", &interval.upper)] {
+                columns.push((format!("{variate}_{end}_{}", interval.level), bound.column(place).to_vec()));
+            }
+        }
+    }
+    NumberTable { time: (time_column.to_string(), forecast.timestamps.clone()), columns }
+}
+
+/// One object a row, under the names of the table's columns.
+fn rows(table: &NumberTable) -> Vec<Value> {
+    let (time, times) = &table.time;
+    let count = table.columns.first().map_or(0, |(_, values)| values.len());
+    let row = |row: usize| {
+        let stamp = times.get(row).map(|stamp| (time.clone(), json!(written(stamp, times))));
+        let values = table.columns.iter().map(|(name, values)| (name.clone(), json!(rounded(values[row]))));
+        Value::Object(stamp.into_iter().chain(values).collect())
+    };
+    (0..count).map(row).collect()
+}
+
+/// The forecast and the model it is of.
+pub fn json(table: &NumberTable, pipeline: &Pipeline, choice: Option<&Choice>) -> Value {
+    let shape = pipeline.shape();
+    let mut object = json!({
+        "model": pipeline.model(),
+        "params": pipeline.params(),
+        "lookback": shape.lookback,
+        "horizon": shape.horizon,
+        "step": pipeline.step(),
+        "season": pipeline.season(),
+        "levels": pipeline.intervals().map(|intervals| intervals.levels()),
+        "forecast": rows(table),
+    });
+    if let Some(choice) = choice {
+        object["fitted_on_all_rows"] = json!(choice.refitted);
+        let tried = choice.tried.iter().map(|tried| match &tried.verdict {
+            Verdict::Scored { mse, mae } => {
+                json!({"model": tried.plan.model, "lookback": tried.plan.lookback, "valid_mse": mse, "valid_mae": mae})
+            }
+            Verdict::TooSlow => {
+                json!({"model": tried.plan.model, "lookback": tried.plan.lookback, "failed": "no time"})
+            }
+            Verdict::Failed(why) => json!({"model": tried.plan.model, "lookback": tried.plan.lookback, "failed": why}),
+        });
+        object["candidates"] = tried.collect();
+    }
+    object
+}
+
+/// What is written where.
+pub struct Output<'a> {
+    pub file: Option<&'a PathBuf>,
+    pub plot: Option<&'a PathBuf>,
+    pub json: bool,
+}
+
+impl Output<'_> {
+    /// Refuses an ending that nothing is written for, before there is anything to write.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let ending = |file: &Path| file.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        let known = |file: Option<&PathBuf>, option: &str, endings: &[&str]| match file {
+            Some(file) if !ending(file).is_some_and(|ending| endings.contains(&ending.as_str())) => {
+                let message = format!("{option} {}: the name ends in .{}", file.display(), endings.join(", ."));
+                Err(Usage(message))
+            }
+            _ => Ok(()),
+        };
+        known(self.file, "--output", &["csv", "parquet", "json"])?;
+        Ok(known(self.plot, "--plot", &["svg", "html"])?)
+    }
+
+    /// Writes the table, and the picture where one is asked for.
+    pub fn write(
+        &self,
+        table: &NumberTable,
+        object: impl FnOnce() -> Value,
+        outlook: impl FnOnce() -> Outlook,
+        facts: &[String],
+    ) -> anyhow::Result<()> {
+        let ending = self.file.and_then(|file| file.extension()).map(|ending| ending.to_string_lossy().to_lowercase());
+        let bytes = match (ending.as_deref(), self.json) {
+            (Some("parquet"), _) => table.parquet()?,
+            (Some("json"), _) | (None, true) => (serde_json::to_string_pretty(&object())? + "\n").into_bytes(),
+            _ => table.csv()?,
+        };
+        match self.file {
+            Some(file) => write_whole(file, &bytes)?,
+            None => print(&String::from_utf8_lossy(&bytes))?,
+        }
+        if let Some(file) = self.plot {
+            let html = file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("html"));
+            let picture = if html { outlook().page(facts)? } else { outlook().svg()? };
+            write_whole(file, picture.as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// The last rows of `series` and their forecast.
+pub fn outlook(source: &Source, forecast: &Forecast, model: &str, targets: &[String]) -> Outlook {
+    let series: &Series = &source.series;
+    let horizon = forecast.values.nrows();
+    let from = series.len().saturating_sub((3 * horizon).max(PAST).max(2 * source.season));
+    let panel = |(place, variate): (usize, &String)| Panel {
+        variate: variate.clone(),
+        past: series.variate(place)[from..].to_vec(),
+        future: forecast.values.column(place).to_vec(),
+        bands: forecast
+            .intervals
+            .iter()
+            .map(|interval| (interval.lower.column(place).to_vec(), interval.upper.column(place).to_vec()))
+            .collect(),
+    };
+    let wanted = |(_, variate): &(usize, &String)| targets.is_empty() || targets.contains(variate);
+    let stamps: Vec<_> = match series.timestamps().is_empty() {
+        true => vec![],
+        false => series.timestamps()[from..].iter().chain(&forecast.timestamps).copied().collect(),
+    };
+    let levels: Vec<String> = forecast.intervals.iter().map(|interval| interval.level.to_string()).collect();
+    let name = match levels.is_empty() {
+        true => model.to_string(),
+        false => format!("{model}, {} % intervals", levels.join(" and ")),
+    };
+    Outlook {
+        title: format!("{}, the next {horizon} rows", series.name()),
+        name,
+        times: stamps.iter().map(|stamp| written(stamp, &stamps)).collect(),
+        panels: series.variates().iter().enumerate().filter(wanted).map(panel).collect(),
+    }
+}

@@ -1,0 +1,194 @@
+//! Scores of intervals: whether they hold what they promise, and at what width.
+
+use std::ops::ControlFlow;
+
+use ndarray::Axis;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{BATCH, BLOCK, Yardstick};
+use crate::{
+    Error, Result,
+    forecaster::{Forecaster, Intervals},
+    windows::Windows,
+};
+
+/// The scores of all intervals of a forecaster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IntervalScores {
+    /// One of each level, ascending.
+    pub levels: Vec<LevelScores>,
+    /// Weighted quantile loss in scaled units: twice the pinball loss of the forecast as the median and of both ends of
+    /// each interval, summed over all values and divided by the sum of their absolute values, the mean over these
+    /// quantiles (Salinas et al., DeepAR, International Journal of Forecasting 36, 2020).
+    pub weighted_quantile_loss: f64,
+}
+
+/// The scores of the intervals of one level.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LevelScores {
+    /// In percent: the share of values that should lie inside.
+    pub level: f64,
+    /// In percent: the share that does.
+    pub coverage: f64,
+    /// The mean width, scaled units.
+    pub width: f64,
+    /// Mean scaled interval score: width and `2/α` times the distance of what lies outside, divided by the seasonal
+    /// naive error of the training rows, as in the M4 competition (Makridakis et al., 2020; Gneiting & Raftery, JASA
+    /// 102, 2007, eq. 43). Variates without such an error are left out; `None` where all are.
+    pub msis: Option<f64>,
+}
+
+#[derive(Clone)]
+struct Sums {
+    /// Of each level: values inside, widths, and scores of variates with a yardstick.
+    inside: Vec<usize>,
+    width: Vec<f64>,
+    score: Vec<f64>,
+    /// Pinball losses of the median, and of both ends of each level.
+    median: f64,
+    ends: Vec<[f64; 2]>,
+    absolute: f64,
+    values: usize,
+    measured: usize,
+}
+
+impl Sums {
+    fn new(levels: usize) -> Self {
+        Self {
+            inside: vec![0; levels],
+            width: vec![0.0; levels],
+            score: vec![0.0; levels],
+            median: 0.0,
+            ends: vec![[0.0; 2]; levels],
+            absolute: 0.0,
+            values: 0,
+            measured: 0,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        for level in 0..self.inside.len() {
+            self.inside[level] += other.inside[level];
+            self.width[level] += other.width[level];
+            self.score[level] += other.score[level];
+            self.ends[level][0] += other.ends[level][0];
+            self.ends[level][1] += other.ends[level][1];
+        }
+        self.median += other.median;
+        self.absolute += other.absolute;
+        self.values += other.values;
+        self.measured += other.measured;
+    }
+
+    fn scores(&self, levels: &[f64]) -> IntervalScores {
+        let values = self.values as f64;
+        let of_level = |(index, level): (usize, &f64)| LevelScores {
+            level: *level,
+            coverage: 100.0 * self.inside[index] as f64 / values,
+            width: self.width[index] / values,
+            msis: (self.measured > 0).then(|| self.score[index] / self.measured as f64),
+        };
+        let losses = self.median + self.ends.iter().map(|[lower, upper]| lower + upper).sum::<f64>();
+        let quantiles = 1.0 + 2.0 * levels.len() as f64;
+        IntervalScores {
+            levels: levels.iter().enumerate().map(of_level).collect(),
+            weighted_quantile_loss: 2.0 * losses / self.absolute / quantiles,
+        }
+    }
+}
+
+/// Twice of it is the absolute error where `quantile` is the median.
+fn pinball(quantile: f64, value: f64, bound: f64) -> f64 {
+    (value - bound) * (quantile - if value < bound { 1.0 } else { 0.0 })
+}
+
+/// Scores `intervals` around the forecasts of `forecaster` on every window of `windows`, which are cut from scaled
+/// series with these `yardsticks`. As for scores, sums are added in the order of windows, whatever the threads.
+///
+/// # Errors
+/// If the forecaster fails, or `progress` stops ([`Error::Interrupted`]).
+pub fn evaluate_intervals(
+    forecaster: &dyn Forecaster,
+    intervals: &Intervals,
+    windows: &Windows<'_>,
+    yardsticks: &[Yardstick],
+    progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<IntervalScores> {
+    let levels = intervals.levels();
+    let block = |block: usize| -> Result<Sums> {
+        let range = block * BLOCK..((block + 1) * BLOCK).min(windows.len());
+        let mut sums = Sums::new(levels.len());
+        let mut next = range.start;
+        let mut batches = windows.batches_in(range, BATCH);
+        while let Some(batch) = batches.next_batch() {
+            let forecasts = forecaster.predict(&batch.lookback)?;
+            for (index, (forecast, target)) in forecasts.outer_iter().zip(batch.target.outer_iter()).enumerate() {
+                let yardstick = &yardsticks[windows.get(next + index).series];
+                let widths = intervals.half_widths(batch.lookback.values.index_axis(Axis(0), index));
+                for ((step, variate), target) in target.indexed_iter() {
+                    let (target, centre) = (f64::from(*target), f64::from(forecast[[step, variate]]));
+                    // Both in the units of the data.
+                    let naive = yardstick.absolute[variate] / yardstick.scaler.std()[variate];
+                    sums.values += 1;
+                    sums.absolute += target.abs();
+                    sums.median += pinball(0.5, target, centre);
+                    sums.measured += usize::from(naive > 0.0);
+                    for (index, level) in levels.iter().enumerate() {
+                        let half = f64::from(widths[[index, step, variate]]);
+                        let (lower, upper) = (centre - half, centre + half);
+                        let outside = (lower - target).max(target - upper).max(0.0);
+                        let alpha = 1.0 - level / 100.0;
+                        sums.inside[index] += usize::from(outside == 0.0);
+                        sums.width[index] += 2.0 * half;
+                        sums.ends[index][0] += pinball(alpha / 2.0, target, lower);
+                        sums.ends[index][1] += pinball(1.0 - alpha / 2.0, target, upper);
+                        if naive > 0.0 {
+                            sums.score[index] += (2.0 * half + 2.0 / alpha * outside) / naive;
+                        }
+                    }
+                }
+            }
+            next += forecasts.len_of(Axis(0));
+        }
+        Ok(sums)
+    };
+    let mut total = Sums::new(levels.len());
+    let blocks = windows.len().div_ceil(BLOCK);
+    let together = rayon::current_num_threads().max(1);
+    for first in (0..blocks).step_by(together) {
+        let sums: Vec<Result<Sums>> = (first..(first + together).min(blocks)).into_par_iter().map(block).collect();
+        for sums in sums {
+            total.add(&sums?);
+        }
+        if progress(((first + together) * BLOCK).min(windows.len())).is_break() {
+            return Err(Error::Interrupted);
+        }
+    }
+    Ok(total.scores(levels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_counts_what_lies_inside_and_what_is_missed() {
+        let mut sums = Sums::new(1);
+        // Two values around 0 with half a width of 1, of which one lies 0.5 outside; seasonal naive error 2.
+        sums.inside[0] = 1;
+        sums.width[0] = 4.0;
+        sums.score[0] = (2.0 + (2.0 + 2.0 / 0.2 * 0.5)) / 2.0;
+        (sums.values, sums.measured, sums.absolute) = (2, 2, 2.5);
+        sums.median = pinball(0.5, 1.0, 0.0) + pinball(0.5, -1.5, 0.0);
+        sums.ends[0] =
+            [pinball(0.1, 1.0, -1.0) + pinball(0.1, -1.5, -1.0), pinball(0.9, 1.0, 1.0) + pinball(0.9, -1.5, 1.0)];
+        let scores = sums.scores(&[80.0]);
+        assert_eq!((scores.levels[0].coverage, scores.levels[0].width), (50.0, 2.0));
+        assert!((scores.levels[0].msis.unwrap() - 2.25).abs() < 1e-12);
+        // 0.5·2.5, 0.1·2 + 0.9·0.5, 0.9·0 + 0.1·2.5.
+        assert!((scores.weighted_quantile_loss - 2.0 * (1.25 + 0.65 + 0.25) / 2.5 / 3.0).abs() < 1e-12);
+    }
+}
