@@ -91,6 +91,35 @@ impl Pipeline {
         Ok(Self { identity, forecaster })
     }
 
+    /// Around a forecaster that was fitted elsewhere, which `build` makes: `plan`, its params resolved, says
+    /// what it is, `scaler` what its values were scaled by.
+    ///
+    /// # Errors
+    /// If `build` fails.
+    pub fn assembled(
+        plan: &Plan,
+        variates: Vec<String>,
+        step: Option<Step>,
+        scaler: Scaler,
+        build: impl FnOnce(&BuildContext) -> Result<Box<dyn Forecaster>>,
+    ) -> Result<Self> {
+        let Plan { lookback, horizon, seed, calendar, device, .. } = *plan;
+        let time_features = calendar.features(&[]).ncols();
+        let shape = WindowShape { lookback, horizon, variates: variates.len(), time_features };
+        let context = BuildContext { shape, season: step.map_or(1, Step::season), seed, device };
+        let identity = Identity {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            model: plan.model.clone(),
+            calendar,
+            variates,
+            step,
+            context,
+            params: plan.params.clone(),
+            scaler,
+        };
+        Ok(Self { identity, forecaster: build(&context)? })
+    }
+
     /// The rows that follow `recent`, in raw units, `[horizon, variates]`.
     ///
     /// # Errors
