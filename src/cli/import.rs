@@ -262,9 +262,7 @@ fn calendar(args: &ImportArgs, inferred: &Inferred, learnt: Option<&Learnt>) -> 
     };
     match (calendar, timed) {
         (Calendar::None, _) | (_, Some(true) | None) => Ok(calendar),
-        (_, Some(false)) => {
-            Err(Error::other("the model looks at the calendar, but the data has no timestamps").into())
-        }
+        (_, Some(false)) => Err(Error::other("the model looks at the calendar, but the data has no timestamps").into()),
     }
 }
 

@@ -7,6 +7,7 @@ mod compare;
 mod contract;
 mod failure;
 mod golden;
+mod import;
 mod latex;
 mod layering;
 mod leakage;
@@ -17,6 +18,7 @@ mod pipeline;
 mod pretrain;
 mod protocol;
 mod submit;
+mod torch_file;
 mod verify;
 
 use std::path::{Path, PathBuf};

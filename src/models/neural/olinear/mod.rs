@@ -68,10 +68,8 @@ impl Default for OLinearParams {
 /// The authors' checkpoint holds the encoder under two names.
 const ENCODER_TWICE: &[(&str, &str)] = &[("ortho_trans.1.", "encoder.")];
 
-const BASES: [Beside; 2] = [
-    Beside { name: "q_mat", rule: Rule::Orthogonal },
-    Beside { name: "q_out_mat", rule: Rule::Orthogonal },
-];
+const BASES: [Beside; 2] =
+    [Beside { name: "q_mat", rule: Rule::Orthogonal }, Beside { name: "q_out_mat", rule: Rule::Orthogonal }];
 const BASES_AND_MIXING: [Beside; 3] = [BASES[0], BASES[1], Beside { name: "mixing", rule: Rule::RowsSumToOne }];
 
 fn infer(shapes: &mut Shapes<'_>) -> Inferred {

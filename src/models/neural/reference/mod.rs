@@ -343,7 +343,8 @@ impl Fitting {
     /// All faults as one error.
     fn fault<N: Network>(&self, dict: &StateDict) -> Option<Error> {
         let faults = || self.faults.join("\n  ");
-        let error = || Error::file(dict.path(), format!("no checkpoint of {} with these params:\n  {}", N::NAME, faults()));
+        let error =
+            || Error::file(dict.path(), format!("no checkpoint of {} with these params:\n  {}", N::NAME, faults()));
         (!self.faults.is_empty()).then(error)
     }
 

@@ -32,11 +32,8 @@ const LARGEST_RANK: usize = 8;
 const TIMES_SHARED: usize = 4;
 
 /// What a state dict is made of; all else is refused.
-const GLOBALS: &[(&str, &str)] = &[
-    ("collections", "OrderedDict"),
-    ("torch._utils", "_rebuild_tensor_v2"),
-    ("torch._utils", "_rebuild_parameter"),
-];
+const GLOBALS: &[(&str, &str)] =
+    &[("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter")];
 const STORAGES: &[(&str, DType)] = &[
     ("FloatStorage", DType::F32),
     ("DoubleStorage", DType::F64),
@@ -296,7 +293,8 @@ impl Stored {
             ("_rebuild_parameter", [tensor, ..]) => Self::of(tensor),
             ("_rebuild_tensor_v2", [Object::PersistentLoad(id), offset, size, stride, ..]) => {
                 let Object::Tuple(id) = &**id else { return other() };
-                let [Object::Unicode(kind), Object::Class { class_name, .. }, Object::Unicode(key), ..] = &id[..] else {
+                let [Object::Unicode(kind), Object::Class { class_name, .. }, Object::Unicode(key), ..] = &id[..]
+                else {
                     return other();
                 };
                 let dtype = STORAGES.iter().find(|(name, _)| name == class_name).map(|(_, dtype)| *dtype);
