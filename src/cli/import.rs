@@ -14,7 +14,7 @@ use super::{Usage, print, read_args::ReadArgs};
 use crate::{
     Error,
     data::{Calendar, Catalogue, Opened, Parts, Series, SplitRule, Step, open_file},
-    forecaster::{Device, Params, Pipeline, Plan, Registry},
+    forecaster::{Params, Pipeline, Plan, Registry},
     models::neural::reference::{Inferred, Reference, Sources, StateDict, read_npy},
     windows::{Part, Scaler, Split, WindowShape, Windows},
 };
@@ -112,11 +112,8 @@ pub fn run(args: &ImportArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     }
     models.resolve(&args.model, &set)?;
     if args.save.exists() {
-        return Err(Error::other(format!(
-            "{}: there already; remove it or choose another folder",
-            args.save.display()
-        ))
-        .into());
+        let dir = args.save.display();
+        return Err(Error::other(format!("{dir}: there already; remove it or choose another folder")).into());
     }
     let dict = StateDict::read(&args.checkpoint)?;
     let inferred = reference.infer(&dict)?;
@@ -124,77 +121,28 @@ pub fn run(args: &ImportArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         let message = format!("the checkpoint has {contradicted}, and --set says otherwise: leave it out");
         return Err(Usage(message).into());
     }
-    let lookback = size("lookback", inferred.lookback, args.lookback)?;
-    let horizon = size("horizon", inferred.horizon, args.horizon)?;
+    let mut plan = Plan::new(
+        args.model.clone(),
+        size("lookback", inferred.lookback, args.lookback)?,
+        size("horizon", inferred.horizon, args.horizon)?,
+    );
     let preset = models.preset(&args.model, args.preset.as_deref())?;
-    let preset = preset.map(|preset| preset.params(args.dataset.as_deref().unwrap_or_default(), horizon));
+    let preset = preset.map(|preset| preset.params(args.dataset.as_deref().unwrap_or_default(), plan.horizon));
     let params = preset.unwrap_or_default().overlaid(&set).overlaid(&inferred.as_params());
-    let params = models.resolve(&args.model, &params)?;
-
-    let learnt = open(args)?;
-    let of_data = learnt.as_ref().map(|learnt| learnt.series.variates().len());
-    if let (Some(found), Some(needed)) = (of_data, inferred.variates.or(args.variates))
-        && found != needed
-    {
-        return Err(Error::Shape(format!("the data has {found} variates, but the checkpoint is of {needed}")).into());
-    }
-    let variates = size("variates", inferred.variates.or(of_data), args.variates)?;
-    let calendar = calendar(args, &inferred, learnt.as_ref())?;
-    let step = match &learnt {
-        Some(learnt) => Step::detect(learnt.series.timestamps()),
-        None => args.step,
-    };
-    if calendar != Calendar::None && step.is_none() {
-        let message = "the model looks at the calendar: give --dataset, --file or --step (such as 1h)";
-        return Err(Usage(message.into()).into());
-    }
-    let given = matrices(args)?;
-    let beside = reference.beside(&params)?;
-    if let (Some(missing), None) = (beside.iter().find(|beside| !given.contains_key(beside.name)), &learnt) {
-        let (name, option) = (missing.name, missing.name.replace('_', "-"));
-        let message = format!("{name} is in no checkpoint: give --dataset or --file to compute it, or --{option}");
-        return Err(Usage(message).into());
-    }
-    if let Some(name) = given.keys().find(|name| !beside.iter().any(|beside| beside.name == **name)) {
-        return Err(Usage(format!("{} has no {name}", args.model)).into());
-    }
-
-    let plan = Plan {
-        params: params.clone(),
-        calendar,
-        device: Device::Cpu,
-        ..Plan::new(args.model.clone(), lookback, horizon)
-    };
-    let scaler = learnt.as_ref().map_or_else(|| Scaler::identity(variates), |learnt| learnt.scaler.clone());
-    let names = match &learnt {
-        Some(learnt) => learnt.series.variates().to_vec(),
-        None => (0..variates).map(|variate| variate.to_string()).collect(),
-    };
-    let scaled = learnt.as_ref().map(|learnt| learnt.scaler.transform(&learnt.series)).transpose()?;
-    let scaled = scaled.map(|series| [series.with_calendar(calendar)]);
-    let windows = |series| -> crate::Result<Windows<'_>> {
-        let shape = WindowShape { lookback, horizon, variates, time_features: calendar.features(&[]).ncols() };
-        let rows = learnt.as_ref().map(|learnt| learnt.split.targets(Part::Train, lookback));
-        Windows::new(series, rows.as_slice(), shape)
-    };
-    // Only what follows from the training rows needs windows of them.
-    let train = scaled.as_ref().filter(|_| !beside.is_empty()).map(|series| windows(series)).transpose()?;
-    let sources = Sources { train: train.as_ref(), given };
-    let mut left_out = Vec::new();
-    let pipeline = Pipeline::assembled(&plan, names, step, scaler, |context| {
-        let imported = reference.import(&dict, &params, context, &sources)?;
-        left_out = imported.left_out;
-        Ok(imported.forecaster)
-    })?;
+    plan.params = models.resolve(&args.model, &params)?;
+    let learnt = Learnt::open(args)?;
+    plan.calendar = calendar(args, &inferred, learnt.as_ref())?;
+    let variates = variates(args, &inferred, learnt.as_ref())?;
+    let (pipeline, left_out) = assemble(args, reference, &dict, &plan, variates.clone(), learnt.as_ref())?;
     save(&pipeline, &args.save)?;
 
     let made = Made {
-        model: args.model.clone(),
-        lookback,
-        horizon,
-        variates,
+        model: plan.model,
+        lookback: plan.lookback,
+        horizon: plan.horizon,
+        variates: variates.len(),
         units: if learnt.is_some() { "those of the data" } else { "scaled: there was no data to take a scaler from" },
-        assumed: assumed(&params, &inferred),
+        assumed: assumed(&plan.params, &inferred),
         read_off: inferred.all(),
         left_out,
     };
@@ -203,6 +151,57 @@ pub fn run(args: &ImportArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         false => print(&describe(&made, &args.save))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The pipeline, and the names of tensors that were left out.
+fn assemble(
+    args: &ImportArgs,
+    reference: &Reference,
+    dict: &StateDict,
+    plan: &Plan,
+    variates: Vec<String>,
+    learnt: Option<&Learnt>,
+) -> anyhow::Result<(Pipeline, Vec<String>)> {
+    let step = match learnt {
+        Some(learnt) => Step::detect(learnt.series.timestamps()),
+        None => args.step,
+    };
+    if plan.calendar != Calendar::None && step.is_none() {
+        let message = "the model looks at the calendar: give --dataset, --file or --step (such as 1h)";
+        return Err(Usage(message.into()).into());
+    }
+    let beside = reference.beside(&plan.params)?;
+    let given = matrices(args)?;
+    if let Some(name) = given.keys().find(|name| !beside.iter().any(|beside| beside.name == **name)) {
+        return Err(Usage(format!("{} has no {name}", args.model)).into());
+    }
+    let missing = beside.iter().map(|beside| beside.name).find(|name| !given.contains_key(name));
+    if let (Some(name), None) = (missing, learnt) {
+        let option = name.replace('_', "-");
+        let message = format!("{name} is in no checkpoint: give --dataset or --file to compute it, or --{option}");
+        return Err(Usage(message).into());
+    }
+    let (scaler, scaled) = match learnt {
+        None => (Scaler::identity(variates.len()), None),
+        Some(Learnt { series, scaler, .. }) => {
+            (scaler.clone(), Some([scaler.transform(series)?.with_calendar(plan.calendar)]))
+        }
+    };
+    let rows: Vec<_> = learnt.iter().map(|learnt| learnt.split.targets(Part::Train, plan.lookback)).collect();
+    // Only what follows from the training rows needs windows of them.
+    let train = scaled.as_ref().filter(|_| missing.is_some()).map(|series| {
+        let shape = WindowShape::of(&series[0], plan.lookback, plan.horizon)?;
+        Windows::new(series, &rows, shape)
+    });
+    let train = train.transpose()?;
+    let sources = Sources { train: train.as_ref(), given };
+    let mut left_out = Vec::new();
+    let pipeline = Pipeline::assembled(plan, variates, step, scaler, |context| {
+        let imported = reference.import(dict, &plan.params, context, &sources)?;
+        left_out = imported.left_out;
+        Ok(imported.forecaster)
+    })?;
+    Ok((pipeline, left_out))
 }
 
 /// What the checkpoint says, or the option of this name.
@@ -224,22 +223,41 @@ struct Learnt {
     scaler: Scaler,
 }
 
-fn open(args: &ImportArgs) -> anyhow::Result<Option<Learnt>> {
-    let opened = match (&args.dataset, &args.file, &args.split[..]) {
-        (Some(name), ..) => Catalogue::new(args.data.as_deref())?.open(name)?,
-        (None, Some(file), &[train, valid, test]) => {
-            open_file(file, &args.read.clone().into(), SplitRule::Ratio([train, valid, test]))?
+impl Learnt {
+    fn open(args: &ImportArgs) -> anyhow::Result<Option<Self>> {
+        let opened = match (&args.dataset, &args.file, &args.split[..]) {
+            (Some(name), ..) => Catalogue::new(args.data.as_deref())?.open(name)?,
+            (None, Some(file), &[train, valid, test]) => {
+                open_file(file, &args.read.clone().into(), SplitRule::Ratio([train, valid, test]))?
+            }
+            (None, Some(_), _) => return Err(Usage("--split takes three shares, such as 0.7,0.1,0.2".into()).into()),
+            (None, None, _) => return Ok(None),
+        };
+        let Opened { series, parts, .. } = opened;
+        let (Parts::Rule(rule), Ok([series])) = (parts, <[Series; 1]>::try_from(series)) else {
+            return Err(Error::other("a set of many series has no one scaler: give a set of one series").into());
+        };
+        let split = rule.split(series.len())?;
+        let scaler = Scaler::fit(&series, &split);
+        Ok(Some(Self { series, split, scaler }))
+    }
+}
+
+/// The names of variates: those of the data, or their numbers.
+fn variates(args: &ImportArgs, inferred: &Inferred, learnt: Option<&Learnt>) -> anyhow::Result<Vec<String>> {
+    let told = inferred.variates;
+    let Some(learnt) = learnt else {
+        let count = size("variates", told, args.variates)?;
+        return Ok((0..count).map(|variate| variate.to_string()).collect());
+    };
+    let names = learnt.series.variates();
+    match told.or(args.variates) {
+        Some(needed) if needed != names.len() => {
+            let found = names.len();
+            Err(Error::Shape(format!("the data has {found} variates, but the checkpoint is of {needed}")).into())
         }
-        (None, Some(_), _) => return Err(Usage("--split takes three shares, such as 0.7,0.1,0.2".into()).into()),
-        (None, None, _) => return Ok(None),
-    };
-    let Opened { series, parts, .. } = opened;
-    let (Parts::Rule(rule), Ok([series])) = (parts, <[Series; 1]>::try_from(series)) else {
-        return Err(Error::other("a set of many series has no one scaler: give a set of one series").into());
-    };
-    let split = rule.split(series.len())?;
-    let scaler = Scaler::fit(&series, &split);
-    Ok(Some(Learnt { series, split, scaler }))
+        _ => Ok(names.to_vec()),
+    }
 }
 
 /// The calendar features that the network was trained with.
@@ -300,7 +318,7 @@ fn describe(made: &Made, dir: &Path) -> String {
         ("windows", format!("{lookback} rows of {variates} variates, of which {horizon} follow")),
         ("units", (*units).to_string()),
         ("read off", list(&made.read_off)),
-        ("not told", list(&made.assumed)),
+        ("assumed", list(&made.assumed)),
         ("left out", list(&made.left_out)),
     ];
     for (name, value) in lines {

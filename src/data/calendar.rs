@@ -237,6 +237,14 @@ mod tests {
     }
 
     #[test]
+    fn a_calendar_is_told_by_how_many_features_it_has() {
+        for count in 0..6 {
+            assert_eq!(Calendar::with_features(count).map(|calendar| calendar.list().len()), Some(count));
+        }
+        assert_eq!(Calendar::with_features(6), None);
+    }
+
+    #[test]
     fn each_step_has_its_calendar() -> Result<()> {
         use Calendar::{Daily, Hourly, Minutely, Monthly, Weekly};
         let expected = [("15min", Minutely), ("1h", Hourly), ("6h", Hourly), ("1d", Daily), ("3d", Daily)];

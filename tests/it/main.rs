@@ -7,6 +7,7 @@ mod compare;
 mod contract;
 mod failure;
 mod golden;
+mod hostile_checkpoint;
 mod import;
 mod latex;
 mod layering;

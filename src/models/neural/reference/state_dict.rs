@@ -9,7 +9,7 @@ use std::{
 
 use candle_core::{Device, Tensor, safetensors};
 
-use super::pickle;
+use super::torch_file;
 use crate::{Error, Result, forecaster::Params};
 
 /// Tensors by name, as a reference's code saved them.
@@ -29,9 +29,9 @@ impl StateDict {
     /// If it cannot be read, is damaged, or holds more or other than named tensors.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = fs::read(path).map_err(Error::io("read", path))?;
-        let tensors = if bytes.starts_with(pickle::MAGIC) {
-            pickle::read(&bytes).map_err(|error| Error::file(path, error))?
-        } else if bytes.starts_with(pickle::OLD_MAGIC) {
+        let tensors = if bytes.starts_with(torch_file::MAGIC) {
+            torch_file::read(&bytes).map_err(|error| Error::file(path, error))?
+        } else if bytes.starts_with(torch_file::OLD_MAGIC) {
             let remedy = "load it and save it again with PyTorch 1.6 or newer";
             return Err(Error::file(path, format!("a pickle as PyTorch wrote it before 1.6: {remedy}")));
         } else {
@@ -42,7 +42,7 @@ impl StateDict {
         Self::of(path, tensors)
     }
 
-    fn of(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<Self> {
+    pub(super) fn of(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<Self> {
         if tensors.is_empty() {
             return Err(Error::file(path, "it holds no tensor"));
         }
