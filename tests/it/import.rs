@@ -331,6 +331,26 @@ fn what_is_exported_and_imported_again_forecasts_the_same_bits() {
     }
 }
 
+#[test]
+fn a_file_gives_the_scaler_and_the_names() {
+    let (folder, golden) = (TempDir::new().unwrap(), Golden::read("nlinear"));
+    let rows: String = (0..40).map(|row| format!("{row},{}\n", 2 * row)).collect();
+    let file = folder.path().join("data.csv");
+    fs::write(&file, format!("a,b\n{rows}")).unwrap();
+    let rest = ["--file", file.to_str().unwrap(), "--time-column", "none", "--split", "0.5,0.25,0.25"];
+    let (checkpoint, dir) = (golden.pth(&folder), folder.path().join("made"));
+    import(&checkpoint, "nlinear", &dir, &[&rest[..], &["--variates", "5"]].concat())
+        .code(1)
+        .stderr(contains("the data has 2 variates, but the checkpoint is of 5"));
+    import(&checkpoint, "nlinear", &dir, &rest).success();
+    let made = fs::read_to_string(dir.join("model.toml")).unwrap();
+    // 0 to 19, and twice as much.
+    assert!(made.contains("variates = [\"a\", \"b\"]") && made.contains("mean = [9.5, 19.0]"), "{made}");
+    import(&checkpoint, "nlinear", &dir.join("x"), &[&rest[..4], &["--split", "0.5,0.5"]].concat())
+        .code(2)
+        .stderr(contains("--split takes three shares"));
+}
+
 fn has_heads(model: &str) -> bool {
     models::builtin().resolve(model, &params(&["network.heads=2"])).is_ok()
 }
