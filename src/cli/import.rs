@@ -24,8 +24,10 @@ use crate::{
     longcast import checkpoint.pth --model itransformer --set network.heads=8 --dataset ETTh1 --save models/itransformer\n  \
     longcast import checkpoint.pth --model autoformer --lookback 96 --horizon 96 --step 1h --save models/autoformer\n\n\
     Sizes that follow from the shapes of the weights are read off them. The file is read, not run: a pickle that asks for\n\
-    more than tensors is refused. Left out by name are tables of positions (position_embedding.pe of autoformer, informer\n\
-    and gpht) and informer's norm.num_batches_tracked.")]
+    more than tensors is refused. Left out are, by exact name:\n  \
+    autoformer, informer  enc_embedding.position_embedding.pe and dec_embedding.position_embedding.pe\n  \
+    informer              encoder.conv_layers.N.norm.num_batches_tracked, for each N that distils\n  \
+    gpht                  encoders.N.patch_embedding.position_embedding.pe, for each stage N")]
 pub struct ImportArgs {
     /// A state dict: what torch.save(model.state_dict()) or safetensors wrote
     #[arg(value_name = "CHECKPOINT")]

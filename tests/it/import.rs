@@ -199,6 +199,8 @@ fn every_tensor_that_does_not_fit_is_named() {
     let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
     golden.weights.insert("encoder.extra".into(), zeros(&[2]));
     golden.weights.insert("encoder.attn_layers.0.norm1.weight".into(), zeros(&[17]));
+    let not_finite = Tensor::from_vec(vec![f32::NAN; 24], 24, &Device::Cpu).unwrap();
+    golden.weights.insert("projector.bias".into(), not_finite);
     let counts = Tensor::zeros(16, DType::I64, &Device::Cpu).unwrap();
     golden.weights.insert("encoder.norm.weight".into(), counts);
     let dir = folder.path().join("made");
@@ -209,7 +211,8 @@ fn every_tensor_that_does_not_fit_is_named() {
         .stderr(contains("'encoder.attn_layers.1.norm1.weight' [16] is missing"))
         .stderr(contains("'encoder.extra' [2] is not known"))
         .stderr(contains("'encoder.attn_layers.0.norm1.weight' is [17], expected [16]"))
-        .stderr(contains("'encoder.norm.weight' is of whole numbers"));
+        .stderr(contains("'encoder.norm.weight' is of whole numbers"))
+        .stderr(contains("'projector.bias' holds a number that is not finite"));
 
     // Where a size is missing, names are told all the same, and no shape that follows from it.
     golden.weights.remove("projector.weight").unwrap();

@@ -87,6 +87,8 @@ impl Fitting {
                 self.faults.push(format!("'{name}' is {dims:?}, expected {expected:?}"));
             } else if !tensor.dtype().is_float() {
                 self.faults.push(format!("'{name}' is of whole numbers ({:?})", tensor.dtype()));
+            } else if !is_finite(tensor) {
+                self.faults.push(format!("'{name}' holds a number that is not finite"));
             } else if self.tensors.get(&ours).is_some_and(|copy| !same(copy, tensor)) {
                 self.faults.push(format!("'{name}' is not the copy of '{ours}' that it is in the reference"));
             }
@@ -101,6 +103,12 @@ impl Fitting {
         }
         self.faults.sort();
     }
+}
+
+/// Whether all of it are finite numbers, as f32 too.
+fn is_finite(tensor: &Tensor) -> bool {
+    let values = tensor.flatten_all().and_then(|flat| flat.to_dtype(DType::F32)?.to_vec1::<f32>());
+    values.is_ok_and(|values| values.iter().all(|value| value.is_finite()))
 }
 
 fn same(one: &Tensor, other: &Tensor) -> bool {

@@ -2,7 +2,17 @@
 //! forecaster, and the weights of a forecaster become such a state dict.
 //!
 //! Names and shapes have to be those of the network, one for one. What a reference keeps and a network here
-//! does not is taken by its exact name ([`Kept`]), never by a pattern.
+//! does not is taken by its exact name ([`Kept`]), never by a pattern:
+//!
+//! | model | left out on import, not written on export |
+//! |---|---|
+//! | `linear`, `nlinear`, `dlinear`, `itransformer`, `olinear`, `olinear-c` | nothing; a moving average has no tensors |
+//! | `autoformer`, `informer` | `enc_embedding.position_embedding.pe`, `dec_embedding.position_embedding.pe` |
+//! | `informer` | `encoder.conv_layers.N.norm.num_batches_tracked`, for each N that distils |
+//! | `gpht` | `encoders.N.patch_embedding.position_embedding.pe`, for each stage N |
+//!
+//! The copies of OLinear's `encoder.…` below `ortho_trans.1.…` have to be copies, and are written again. Its
+//! bases `q_mat` and `q_out_mat`, and OLinear-C's `mixing`, are in no state dict ([`Beside`]).
 
 mod fitting;
 mod matrix;
