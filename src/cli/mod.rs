@@ -9,7 +9,9 @@ mod check;
 mod compare;
 mod data;
 mod evaluate;
+mod export;
 mod future;
+mod import;
 mod lint;
 mod merge;
 mod models;
@@ -62,6 +64,10 @@ enum Command {
     Evaluate(Box<evaluate::EvaluateArgs>),
     /// Train one model on many data sets and keep its weights
     Pretrain(pretrain::PretrainArgs),
+    /// Take in a checkpoint that the code of a paper saved, as a pipeline
+    Import(Box<import::ImportArgs>),
+    /// Write the weights of a pipeline under the names that the code of a paper has for them
+    Export(export::ExportArgs),
     /// Make the tables of a results folder again, without data or fitting
     Report(report::ReportArgs),
     /// Run tasks again from their records, and say what differs
@@ -112,6 +118,8 @@ pub fn main(models: Registry) -> ExitCode {
         Command::Bench(args) => bench::run(&args, &models),
         Command::Evaluate(args) => evaluate::run(&args, &models),
         Command::Pretrain(args) => pretrain::run(&args, &models),
+        Command::Import(args) => import::run(&args, &models),
+        Command::Export(args) => export::run(&args, &models),
         Command::Report(args) => report::run(&args),
         Command::Verify(args) => verify::run(&args, &models),
         Command::Compare(args) => compare::run(&args),

@@ -178,11 +178,12 @@ impl From<Step> for String {
 /// The sets and formulas are those of GluonTS's `time_features_from_frequency_str`, which Informer
 /// and all its successors use. Nearly all their scripts use [`Hourly`](Self::Hourly) for every data set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Calendar {
     /// No features.
     None,
-    /// Minute of the hour, then those of [`Hourly`](Self::Hourly).
+    /// Minute of the hour, then those of hourly.
     Minutely,
     /// Hour of the day, day of the week, day of the month, day of the year.
     #[default]
@@ -215,6 +216,12 @@ impl Calendar {
             Some(Step::Seconds(HOUR..)) | None => Self::Hourly,
             Some(Step::Seconds(_)) => Self::Minutely,
         }
+    }
+
+    /// That with so many features; no two have as many.
+    pub fn with_features(count: usize) -> Option<Self> {
+        let all = [Self::None, Self::Monthly, Self::Weekly, Self::Daily, Self::Hourly, Self::Minutely];
+        all.into_iter().find(|calendar| calendar.list().len() == count)
     }
 
     fn list(self) -> &'static [Feature] {
@@ -253,6 +260,14 @@ mod tests {
         for (feature, expected) in features.iter().zip(expected) {
             assert!((feature - expected).abs() < 1e-6, "{feature} is not {expected}");
         }
+    }
+
+    #[test]
+    fn a_calendar_is_told_by_how_many_features_it_has() {
+        for count in 0..6 {
+            assert_eq!(Calendar::with_features(count).map(|calendar| calendar.list().len()), Some(count));
+        }
+        assert_eq!(Calendar::with_features(6), None);
     }
 
     #[test]

@@ -137,6 +137,35 @@ impl Pipeline {
         Ok(pipeline)
     }
 
+    /// Around a forecaster that was fitted elsewhere, which `build` makes: `plan`, its params resolved, says
+    /// what it is, `scaler` what its values were scaled by.
+    ///
+    /// # Errors
+    /// If `build` fails.
+    pub fn assembled(
+        plan: &Plan,
+        variates: Vec<String>,
+        step: Option<Step>,
+        scaler: Scaler,
+        build: impl FnOnce(&BuildContext) -> Result<Box<dyn Forecaster>>,
+    ) -> Result<Self> {
+        let Plan { lookback, horizon, seed, device, .. } = *plan;
+        let calendar = plan.calendar.unwrap_or_else(|| Calendar::of(step));
+        let time_features = calendar.features(&[]).ncols();
+        let shape = WindowShape { lookback, horizon, variates: variates.len(), time_features };
+        let context = BuildContext { shape, season: step.map_or(1, Step::season), seed, device };
+        let identity = Identity {
+            model: plan.model.clone(),
+            calendar,
+            variates,
+            step,
+            context,
+            params: plan.params.clone(),
+            scaler,
+        };
+        Ok(Self { identity, forecaster: build(&context)?, intervals: None })
+    }
+
     /// Calibrates intervals of `levels`, in percent, on the windows whose targets lie in `rows` of `series`, from
     /// which nothing was learnt; those of before are forgotten.
     ///

@@ -25,6 +25,11 @@ impl Scaler {
         Self { mean, std }
     }
 
+    /// The scaler that leaves `variates` variates as they are.
+    pub fn identity(variates: usize) -> Self {
+        Self { mean: vec![0.0; variates], std: vec![1.0; variates] }
+    }
+
     /// The mean of each variate, in the units of the data.
     pub fn mean(&self) -> &[f64] {
         &self.mean

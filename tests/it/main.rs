@@ -8,6 +8,8 @@ mod contract;
 mod failure;
 mod future;
 mod golden;
+mod hostile_checkpoint;
+mod import;
 mod latex;
 mod layering;
 mod leakage;
@@ -18,6 +20,7 @@ mod pipeline;
 mod pretrain;
 mod protocol;
 mod submit;
+mod torch_file;
 mod verify;
 
 use std::path::{Path, PathBuf};

@@ -25,6 +25,7 @@ use super::{
     },
     layers::StepEmbedding,
     pass::Pass,
+    reference::{Conventions, Inferred, Kept, Shapes},
     weights::{Init, Weight, Weights},
 };
 use crate::{Error, windows::WindowShape};
@@ -85,6 +86,18 @@ impl Network for Autoformer {
     const NAME: &'static str = "autoformer";
     const ABOUT: &'static str = "series decomposition and auto-correlation in every layer (Wu et al., 2021)";
     type Params = AutoformerParams;
+
+    fn infer(shapes: &mut Shapes<'_>) -> Inferred {
+        super::layers::infer_steps(shapes)
+            .with("d_ff", shapes.size("encoder.attn_layers.0.conv1.weight", 0))
+            .with("encoder_layers", shapes.layers("encoder.attn_layers"))
+            .with("decoder_layers", shapes.layers("decoder.layers"))
+    }
+
+    fn conventions(params: &AutoformerParams) -> Conventions {
+        let table = |name| (format!("{name}.position_embedding.pe"), Kept::Unused { width: params.d_model });
+        Conventions { kept: vec![table("enc_embedding"), table("dec_embedding")], ..Conventions::default() }
+    }
 
     fn build(params: &AutoformerParams, shape: WindowShape, weights: &Weights) -> crate::Result<Self> {
         let AutoformerParams { d_model, d_ff, factor, moving_average, .. } = *params;

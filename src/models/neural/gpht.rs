@@ -22,6 +22,7 @@ use super::{
     },
     layers::{FeedForward, InstanceNorm, sinusoids},
     pass::Pass,
+    reference::{Conventions, Inferred, Kept, Shapes},
     tensor_error,
     weights::{Init, Weight, Weights},
 };
@@ -91,6 +92,28 @@ impl Network for Gpht {
     const NAME: &'static str = "gpht";
     const ABOUT: &'static str = "the next token of each series from coarse to fine, any horizon (Liu et al., 2024)";
     type Params = GphtParams;
+
+    /// Lookback and horizon are no part of its weights.
+    fn infer(shapes: &mut Shapes<'_>) -> Inferred {
+        let token = shapes.size("encoders.0.forecast_head.weight", 0);
+        let stages = shapes.layers("encoders").max(1);
+        let patch = |stage| shapes.size(&format!("encoders.{stage}.patch_embedding.value_embedding.weight"), 1);
+        let pooling: Vec<usize> = (0..stages).map(patch).map(|patch| token / patch).collect();
+        Inferred { time_features: Some(0), ..Inferred::default() }
+            .with("token", token)
+            .with("pooling", format!("{pooling:?}"))
+            .with("d_model", shapes.size("encoders.0.forecast_head.weight", 1))
+            .with("d_ff", shapes.size("encoders.0.encoder.attn_layers.0.conv1.weight", 0))
+            .with("layers", shapes.layers("encoders.0.encoder.attn_layers"))
+    }
+
+    fn conventions(params: &GphtParams) -> Conventions {
+        let table = |stage| {
+            let name = format!("encoders.{stage}.patch_embedding.position_embedding.pe");
+            (name, Kept::Positions { width: params.d_model })
+        };
+        Conventions { kept: (0..params.pooling.len()).map(table).collect(), ..Conventions::default() }
+    }
 
     fn build(params: &GphtParams, shape: WindowShape, weights: &Weights) -> crate::Result<Self> {
         params.check(shape.lookback)?;

@@ -27,6 +27,7 @@ use super::{
     },
     layers::{FeedForward, StepEmbedding},
     pass::Pass,
+    reference::{Conventions, Inferred, Kept, Shapes},
     weights::{Init, Weights},
 };
 use crate::{Error, windows::WindowShape};
@@ -122,6 +123,32 @@ impl Network for Informer {
     const ABOUT: &'static str = "sparse attention, a halving encoder, a generative decoder (Zhou et al., 2021)";
     type Params = InformerParams;
     const ALIASES: &'static [(&'static str, &'static str)] = &[("decoder.projection.", "projection.")];
+
+    fn infer(shapes: &mut Shapes<'_>) -> Inferred {
+        let layers = shapes.layers("encoder.attn_layers");
+        let library = !shapes.has("enc_embedding.value_embedding.tokenConv.bias");
+        let inferred = super::layers::infer_steps(shapes)
+            .with("d_ff", shapes.size("encoder.attn_layers.0.conv1.weight", 0))
+            .with("encoder_layers", layers)
+            .with("decoder_layers", shapes.layers("decoder.layers"))
+            .with("variant", if library { "library" } else { "original" });
+        // Nothing lies between layers where there is one.
+        match layers {
+            0 | 1 => inferred,
+            _ => inferred.with("distil", shapes.layers("encoder.conv_layers") > 0),
+        }
+    }
+
+    fn conventions(params: &InformerParams) -> Conventions {
+        let table = |name| (format!("{name}.position_embedding.pe"), Kept::Positions { width: params.d_model });
+        let counter = |layer| (format!("encoder.conv_layers.{layer}.norm.num_batches_tracked"), Kept::Counter);
+        let between = if params.distil { params.encoder_layers.saturating_sub(1) } else { 0 };
+        Conventions {
+            kept: ["enc_embedding", "dec_embedding"].into_iter().map(table).chain((0..between).map(counter)).collect(),
+            renamed: (params.variant == Variant::Library).then_some(("projection.", "decoder.projection.")),
+            ..Conventions::default()
+        }
+    }
 
     fn build(params: &InformerParams, shape: WindowShape, weights: &Weights) -> crate::Result<Self> {
         let InformerParams { d_model, d_ff, heads, dropout, variant, .. } = *params;

@@ -17,6 +17,7 @@ use super::{
     },
     layers::{FeedForward, InstanceNorm},
     pass::Pass,
+    reference::{Inferred, Shapes},
     weights::Weights,
 };
 use crate::{Error, windows::WindowShape};
@@ -70,6 +71,18 @@ impl Network for ITransformer {
     const ABOUT: &'static str = "attention between variates, each lookback one token (Liu et al., 2024)";
     type Params = ITransformerParams;
     const ALIASES: &'static [(&'static str, &'static str)] = &[("projection.", "projector.")];
+
+    fn infer(shapes: &mut Shapes<'_>) -> Inferred {
+        let inferred = Inferred {
+            lookback: Some(shapes.size("enc_embedding.value_embedding.weight", 1)),
+            horizon: Some(shapes.size("projector.weight", 0)),
+            ..Inferred::default()
+        };
+        inferred
+            .with("d_model", shapes.size("enc_embedding.value_embedding.weight", 0))
+            .with("d_ff", shapes.size("encoder.attn_layers.0.conv1.weight", 0))
+            .with("layers", shapes.layers("encoder.attn_layers"))
+    }
 
     fn build(params: &ITransformerParams, shape: WindowShape, weights: &Weights) -> crate::Result<Self> {
         let ITransformerParams { d_model, heads, layers, dropout, .. } = *params;

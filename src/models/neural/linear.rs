@@ -14,6 +14,7 @@ use super::{
         moving_average::{self, moving_average},
     },
     pass::Pass,
+    reference::{Inferred, Shapes},
     weights::Weights,
 };
 use crate::{Error, windows::WindowShape};
@@ -95,6 +96,20 @@ impl Maps {
     }
 }
 
+/// Of a map for all variates the number of variates cannot be told.
+fn infer(name: &str, shapes: &mut Shapes<'_>) -> Inferred {
+    let individual = shapes.has(&format!("{name}.0.weight"));
+    let weight = if individual { format!("{name}.0.weight") } else { format!("{name}.weight") };
+    let inferred = Inferred {
+        lookback: Some(shapes.size(&weight, 1)),
+        horizon: Some(shapes.size(&weight, 0)),
+        variates: individual.then(|| shapes.layers(name)),
+        time_features: Some(0),
+        ..Inferred::default()
+    };
+    inferred.with("individual", individual)
+}
+
 pub struct Linear {
     maps: Maps,
 }
@@ -103,6 +118,10 @@ impl Network for Linear {
     const NAME: &'static str = "linear";
     const ABOUT: &'static str = "one linear map from lookback to horizon, by descent (Zeng et al., 2023)";
     type Params = LinearParams;
+
+    fn infer(shapes: &mut Shapes<'_>) -> Inferred {
+        infer("Linear", shapes)
+    }
 
     fn build(params: &LinearParams, shape: WindowShape, weights: &Weights) -> crate::Result<Self> {
         Ok(Self { maps: Maps::new("Linear", shape, params.individual, weights)? })
@@ -123,6 +142,10 @@ impl Network for NLinear {
     const NAME: &'static str = "nlinear";
     const ABOUT: &'static str = "a linear map of what is left when the last value is subtracted (Zeng et al., 2023)";
     type Params = LinearParams;
+
+    fn infer(shapes: &mut Shapes<'_>) -> Inferred {
+        infer("Linear", shapes)
+    }
 
     fn build(params: &LinearParams, shape: WindowShape, weights: &Weights) -> crate::Result<Self> {
         let maps = Maps::new("Linear", shape, params.individual, weights)?;
@@ -164,6 +187,10 @@ impl Network for DLinear {
     const NAME: &'static str = "dlinear";
     const ABOUT: &'static str = "a linear map of the trend and one of the remainder (Zeng et al., 2023)";
     type Params = DLinearParams;
+
+    fn infer(shapes: &mut Shapes<'_>) -> Inferred {
+        infer("Linear_Seasonal", shapes)
+    }
 
     fn build(params: &DLinearParams, shape: WindowShape, weights: &Weights) -> crate::Result<Self> {
         let width = params.moving_average;

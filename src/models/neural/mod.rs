@@ -16,6 +16,7 @@ mod layers;
 pub mod linear;
 pub mod olinear;
 mod pass;
+pub mod reference;
 mod trainer;
 mod training;
 mod weights;
@@ -30,6 +31,7 @@ pub use self::{
     input::Input,
     kernels::{activation::Activation, auto_correlation::Lags, loss::Loss},
     pass::{Pass, Sink},
+    reference::{Conventions, Inferred, Shapes},
     trainer::{Optimizer, Trainer, gradients},
     training::{Schedule, Training},
     weights::{Init, Weight, Weights},
@@ -49,6 +51,14 @@ pub trait Network: Send + Sync + Sized + 'static {
     type Params: Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static;
     /// Names that a checkpoint may have for weights, each with ours.
     const ALIASES: &'static [(&'static str, &'static str)] = &[];
+
+    /// What the shapes of a checkpoint of the reference say of the network.
+    fn infer(shapes: &mut Shapes<'_>) -> Inferred;
+
+    /// How the checkpoints of the reference differ from the weights here.
+    fn conventions(_params: &Self::Params) -> Conventions {
+        Conventions::default()
+    }
 
     /// # Errors
     /// If the params do not go with one another or with the shape.

@@ -160,13 +160,24 @@ struct Store {
     trained: BTreeMap<String, Weight>,
     /// Kept with the weights, not trained.
     buffers: BTreeMap<String, Weight>,
+    /// How many more numbers may be made.
+    left: usize,
 }
 
 impl Weights {
     /// None yet; each will be drawn from `seed` and its name, so that one more moves no other.
     pub fn new(seed: u64, device: Device) -> Self {
-        let store = Store { seed, device, trained: BTreeMap::new(), buffers: BTreeMap::new() };
+        let (trained, buffers) = (BTreeMap::new(), BTreeMap::new());
+        let store = Store { seed, device, trained, buffers, left: usize::MAX };
         Self { store: Arc::new(Mutex::new(store)), prefix: String::new() }
+    }
+
+    /// The same, which refuses to make more than so many numbers: for sizes from a file that nobody vouches
+    /// for.
+    #[must_use]
+    pub fn at_most(self, numbers: usize) -> Self {
+        self.lock().left = numbers;
+        self
     }
 
     /// The weights below `name`.
@@ -232,6 +243,10 @@ impl Weights {
     ) -> Result<Weight> {
         let name = format!("{}{name}", self.prefix);
         let mut store = self.lock();
+        let count = dims.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim));
+        store.left = count.and_then(|count| store.left.checked_sub(count)).ok_or_else(|| {
+            Error::Shape(format!("with weight '{name}' {dims:?} the model would be far larger than the checkpoint"))
+        })?;
         let mut random = ChaCha8Rng::seed_from_u64(store.seed ^ hash(&name));
         let values = init.values(dims, &mut random);
         let var = Var::from_vec(values, dims, &store.device).map_err(tensor_error)?;

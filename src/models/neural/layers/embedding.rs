@@ -10,6 +10,7 @@ use crate::{
             neighbours::{self, neighbours},
         },
         pass::Pass,
+        reference::{Inferred, Shapes},
         weights::{Init, Weights},
     },
     windows::WindowShape,
@@ -68,6 +69,18 @@ impl StepEmbedding {
         }
         pass.drop_out(z, self.dropout)
     }
+}
+
+/// What the embedding of a checkpoint says: the sizes of a row, and `d_model`. How many rows there are is no
+/// part of its weights.
+pub fn infer_steps(shapes: &mut Shapes<'_>) -> Inferred {
+    let time = "enc_embedding.temporal_embedding.embed.weight";
+    let inferred = Inferred {
+        variates: Some(shapes.size("enc_embedding.value_embedding.tokenConv.weight", 1)),
+        time_features: Some(if shapes.has(time) { shapes.size(time, 1) } else { 0 }),
+        ..Inferred::default()
+    };
+    inferred.with("d_model", shapes.size("enc_embedding.value_embedding.tokenConv.weight", 0))
 }
 
 /// The positions of a Transformer, `[steps, width]`: sines at even, cosines at odd columns.

@@ -33,6 +33,7 @@ use super::{
     },
     layers::{FeedForward, InstanceNorm},
     pass::Pass,
+    reference::{Beside, Conventions, Inferred, Rule, Shapes},
     tensor_error,
     weights::{Init, Weight, Weights},
 };
@@ -67,6 +68,29 @@ impl Default for OLinearParams {
 /// The authors' checkpoint holds the encoder under two names.
 const ENCODER_TWICE: &[(&str, &str)] = &[("ortho_trans.1.", "encoder.")];
 
+const BASES: [Beside; 2] =
+    [Beside { name: "q_mat", rule: Rule::Orthogonal }, Beside { name: "q_out_mat", rule: Rule::Orthogonal }];
+const BASES_AND_MIXING: [Beside; 3] = [BASES[0], BASES[1], Beside { name: "mixing", rule: Rule::RowsSumToOne }];
+
+fn infer(shapes: &mut Shapes<'_>) -> Inferred {
+    let inferred = Inferred {
+        lookback: Some(shapes.size("delta1", 3)),
+        horizon: Some(shapes.size("delta2", 3)),
+        variates: Some(shapes.size("revin_layer.affine_weight", 0)),
+        time_features: Some(0),
+        ..Inferred::default()
+    };
+    inferred
+        .with("embed_size", shapes.size("embeddings", 1))
+        .with("d_model", shapes.size("ortho_trans.0.weight", 0))
+        .with("d_ff", shapes.size("fc.0.weight", 0))
+        .with("layers", shapes.layers("encoder.attn_layers"))
+}
+
+fn conventions(beside: &'static [Beside]) -> Conventions {
+    Conventions { beside, twice: Some(("encoder.", "ortho_trans.1.")), ..Conventions::default() }
+}
+
 /// NormLin with learnt weights.
 pub struct OLinear(Body);
 
@@ -78,6 +102,14 @@ impl Network for OLinear {
     const ABOUT: &'static str = "linear layers in a basis where time is decorrelated (Yue et al., 2025)";
     type Params = OLinearParams;
     const ALIASES: &'static [(&'static str, &'static str)] = ENCODER_TWICE;
+
+    fn infer(shapes: &mut Shapes<'_>) -> Inferred {
+        infer(shapes)
+    }
+
+    fn conventions(_: &OLinearParams) -> Conventions {
+        conventions(&BASES)
+    }
 
     fn build(params: &OLinearParams, shape: WindowShape, weights: &Weights) -> crate::Result<Self> {
         Body::new(Self::NAME, params, shape, weights, true).map(Self)
@@ -105,6 +137,14 @@ impl Network for OLinearC {
     const ABOUT: &'static str = "OLinear, its variates mixed by their correlation (Yue et al., 2025)";
     type Params = OLinearParams;
     const ALIASES: &'static [(&'static str, &'static str)] = ENCODER_TWICE;
+
+    fn infer(shapes: &mut Shapes<'_>) -> Inferred {
+        infer(shapes)
+    }
+
+    fn conventions(_: &OLinearParams) -> Conventions {
+        conventions(&BASES_AND_MIXING)
+    }
 
     fn build(params: &OLinearParams, shape: WindowShape, weights: &Weights) -> crate::Result<Self> {
         Body::new(Self::NAME, params, shape, weights, false).map(Self)
