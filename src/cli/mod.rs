@@ -17,6 +17,7 @@ mod progress;
 mod protocol;
 mod read_args;
 mod report;
+mod serve;
 mod submit;
 mod verify;
 
@@ -52,6 +53,8 @@ enum Command {
     Evaluate(Box<evaluate::EvaluateArgs>),
     /// Train one model on many data sets and keep its weights
     Pretrain(pretrain::PretrainArgs),
+    /// Forecast over HTTP from one fitted pipeline
+    Serve(serve::ServeArgs),
     /// Make the tables of a results folder again, without data or fitting
     Report(report::ReportArgs),
     /// Run tasks again from their records, and say what differs
@@ -98,6 +101,7 @@ pub fn main(models: Registry) -> ExitCode {
         Command::Bench(args) => bench::run(&args, &models),
         Command::Evaluate(args) => evaluate::run(&args, &models),
         Command::Pretrain(args) => pretrain::run(&args, &models),
+        Command::Serve(args) => serve::run(&args, &models),
         Command::Report(args) => report::run(&args),
         Command::Verify(args) => verify::run(&args, &models),
         Command::Compare(args) => compare::run(&args),

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use chrono::NaiveDateTime;
 use ndarray::{Array2, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 
@@ -97,7 +98,7 @@ impl Pipeline {
     /// If `recent` has other variates, fewer rows than the lookback, or no timestamps where the
     /// model was fitted with some.
     pub fn forecast(&self, recent: &Series) -> Result<Array2<f64>> {
-        let Identity { calendar, variates, step, context, scaler, .. } = &self.identity;
+        let Identity { calendar, variates, context, scaler, .. } = &self.identity;
         let WindowShape { lookback, horizon, time_features, .. } = context.shape;
         if recent.variates() != variates {
             return Err(Error::Shape(format!(
@@ -113,13 +114,7 @@ impl Pipeline {
         if scaled.time_features().ncols() != time_features {
             return Err(Error::Shape(format!("{}: the model needs timestamps, but there are none", recent.name())));
         }
-        let future = match (step, recent.timestamps().last()) {
-            (Some(step), Some(last)) => (1..=horizon)
-                .map(|count| step.after(*last, count))
-                .collect::<Option<Vec<_>>>()
-                .ok_or_else(|| Error::other(format!("the calendar ends before {horizon} steps of {step}")))?,
-            _ => vec![],
-        };
+        let future = self.next_timestamps(recent)?;
         let future_time = match time_features {
             0 => Array2::zeros((horizon, 0)),
             _ => calendar.features(&future),
@@ -131,6 +126,20 @@ impl Pipeline {
             future_time: future_time.insert_axis(Axis(0)),
         })?;
         scaler.inverse(forecast.index_axis(Axis(0), 0))
+    }
+
+    /// The timestamps of the rows that [`forecast`](Self::forecast) gives; none where `recent` has none, or the
+    /// model was fitted without.
+    ///
+    /// # Errors
+    /// If the calendar ends before.
+    pub fn next_timestamps(&self, recent: &Series) -> Result<Vec<NaiveDateTime>> {
+        let horizon = self.shape().horizon;
+        let (Some(step), Some(last)) = (self.identity.step, recent.timestamps().last()) else { return Ok(vec![]) };
+        (1..=horizon)
+            .map(|count| step.after(*last, count))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| Error::Shape(format!("the calendar ends before {horizon} steps of {step}")))
     }
 
     /// Writes the pipeline into the folder `dir`, which is made where there is none.
@@ -184,5 +193,25 @@ impl Pipeline {
     /// Its params, defaults filled in.
     pub fn params(&self) -> &Params {
         &self.identity.params
+    }
+
+    /// The sizes of its windows.
+    pub fn shape(&self) -> WindowShape {
+        self.identity.context.shape
+    }
+
+    /// The names of the variates, in the order a series has to have.
+    pub fn variates(&self) -> &[String] {
+        &self.identity.variates
+    }
+
+    /// How far apart rows are; `None` where it was fitted on data without timestamps.
+    pub fn step(&self) -> Option<Step> {
+        self.identity.step
+    }
+
+    /// The version of this crate that it was fitted with.
+    pub fn version(&self) -> &str {
+        &self.identity.version
     }
 }

@@ -35,6 +35,15 @@ use crate::{
     benchmark::{Failure, Record, Suite, record_files},
 };
 
+/// A plot of `past` and of what `model` forecasts after it, as an SVG file with its own colours.
+///
+/// # Errors
+/// If it cannot be drawn.
+pub fn forecast_chart(title: &str, model: &str, past: &[f64], next: &[f64]) -> Result<String> {
+    let (title, name) = (title.to_string(), model.to_string());
+    charts::standalone(&charts::Continued { title, past: past.to_vec(), name, next: next.to_vec() })
+}
+
 /// How a report is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]

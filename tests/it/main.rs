@@ -16,6 +16,7 @@ mod networks;
 mod pipeline;
 mod pretrain;
 mod protocol;
+mod serve;
 mod submit;
 mod verify;
 

@@ -2,6 +2,7 @@
 //!
 //! Coordinates are half pixels, so that whole numbers are fine enough.
 
+mod continued;
 mod critical_difference;
 mod forecasts;
 mod frame;
@@ -18,6 +19,7 @@ use plotters::{
     prelude::SVGBackend,
 };
 
+pub use continued::Continued;
 pub use critical_difference::CriticalDifference;
 pub use forecasts::{Forecast, Forecasts};
 pub use lines::{Line, Lines};
@@ -220,6 +222,16 @@ mod tests {
         };
         let svg = inline(&chart).expect("it can be drawn");
         assert!(["class=\"pa\"", "class=\"ac\"", "class=\"l1\""].iter().all(|class| svg.contains(class)), "{svg}");
+    }
+
+    #[test]
+    fn a_forecast_stands_after_its_past() {
+        let values = |from: u16, to: u16| (from..to).map(f64::from).collect::<Vec<f64>>();
+        let chart =
+            Continued { title: "load".into(), past: values(0, 96), name: "ridge".into(), next: values(96, 120) };
+        let svg = standalone(&chart).expect("it can be drawn");
+        assert!(["class=\"ac\"", "class=\"l0\"", ">ridge<"].iter().all(|part| svg.contains(part)), "{svg}");
+        assert!(chart.description().starts_with("24 steps after 96"), "{}", chart.description());
     }
 
     #[test]
