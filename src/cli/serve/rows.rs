@@ -212,6 +212,10 @@ impl<'de> Deserialize<'de> for JsonColumns {
 }
 
 fn from_json(bytes: &[u8]) -> Result<Rows, Refusal> {
+    // A list would be taken for the fields in their order.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Refusal::unfit(format!("{BODY}: it is a list: send an object with 'values' and 'timestamps'")));
+    }
     let rows: JsonRows = serde_json::from_slice(bytes).map_err(|error| {
         let message = format!("{BODY}: {}", explain(&error.to_string()));
         match error.classify() {
