@@ -46,7 +46,9 @@ const refresh = async () => {
     addresses = made;
     [plot.src, download.href] = made;
     plot.alt = `Plot of ${variate.value}: the rows that were sent, and the forecast after them`;
+    await plot.decode();
     result.hidden = false;
+    result.scrollIntoView({ block: "nearest" });
   } catch (problem) {
     result.hidden = true;
     show(problem.message);

@@ -308,6 +308,7 @@ fn wrong_rows_are_refused_with_the_reason() {
         (json, "[[], {}]".into(), 422, "'values'"),
         (json, "{\"rows\": []}".into(), 422, "unknown key 'rows'"),
         (json, twice, 422, "is there twice"),
+        (json, format!("{{\"values\": {{\"{}\": []}}}}", "a".repeat(90_000)), 422, "aaa…"),
         (json, changed(&|rows| rows["values"] = json!({})), 422, "missing: "),
         (json, changed(&|rows| drop(rows["values"].as_object_mut().unwrap().remove(name))), 422, &absent),
         (json, changed(&|rows| rows["values"]["boats"] = json!([1.0])), 422, "not of the model: 'boats'"),
@@ -702,6 +703,22 @@ fn an_idle_connection_does_not_hold_up_the_end() {
     assert_eq!(code, Some(0), "{}", log.join("\n"));
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     drop(idle);
+}
+
+#[test]
+fn nobody_who_reads_the_log_is_no_failure() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_longcast"));
+    command.arg("serve").arg(PASSENGERS.dir.path()).args(["--listen", "127.0.0.1:0"]).env_remove("LONGCAST_TOKEN");
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    log.read_line(&mut line).unwrap();
+    drop(log);
+    let address = line.split("http://").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let server = Server { child, address, log: Arc::default(), reader: Some(thread::spawn(|| ())) };
+    assert_eq!(server.forecast("application/json", "*/*", &passengers_json()).status, 200);
+    server.signal("TERM");
+    assert_eq!(server.ended().0, Some(0));
 }
 
 #[test]

@@ -19,9 +19,17 @@ pub struct Refusal {
     header: Option<(HeaderName, HeaderValue)>,
 }
 
+/// Letters of a message at most: what was sent may be quoted in it, however long it is.
+const LETTERS: usize = 1000;
+
 impl Refusal {
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), header: None }
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(LETTERS) {
+            message.truncate(end);
+            message.push('…');
+        }
+        Self { status, message, header: None }
     }
 
     fn with(self, name: HeaderName, value: &'static str) -> Self {

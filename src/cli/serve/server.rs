@@ -2,6 +2,7 @@
 
 use std::{
     convert::Infallible,
+    io::Write,
     net::SocketAddr,
     pin::pin,
     sync::{
@@ -104,7 +105,8 @@ pub async fn serve(listener: TcpListener, router: Router, timeout: Duration, mut
             _ = signals.recv() => break,
         }
     }
-    eprintln!("longcast: ending; requests that are here are answered (once more: end now)");
+    // Nobody to read it is no reason to end in another way.
+    let _ = writeln!(std::io::stderr(), "longcast: ending; requests that are here are answered (once more: end now)");
     // To their clients, connections that the system has taken on already are open.
     while let Ok(accepted) = time::timeout(Duration::ZERO, listener.accept()).await
         && let Ok(place) = Arc::clone(&places).try_acquire_owned()

@@ -42,7 +42,7 @@ impl Draw for Continued {
     }
 
     fn size(&self) -> (u32, u32) {
-        (1600, 600)
+        (1360, 560)
     }
 
     fn draw(&self, area: &Area<'_>) -> Result<()> {
