@@ -49,6 +49,8 @@ const refresh = async () => {
     await plot.decode();
     result.hidden = false;
     result.scrollIntoView({ block: "nearest" });
+    // Where the plot is wider than the screen, its end is what was asked for.
+    plot.parentElement.scrollLeft = plot.parentElement.scrollWidth;
   } catch (problem) {
     result.hidden = true;
     show(problem.message);

@@ -646,11 +646,11 @@ fn a_full_queue_is_told_and_what_is_in_it_is_answered() {
 fn ask_once(address: SocketAddr, body: &str) -> Option<Vec<u8>> {
     let mut stream = TcpStream::connect(address).ok()?;
     let head = format!(
-        "POST /forecast HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "POST /forecast HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n\
+         Content-Length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body.as_bytes())).ok()?;
-    stream.shutdown(std::net::Shutdown::Write).ok()?;
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     (!answer.is_empty()).then_some(answer)
@@ -660,13 +660,14 @@ fn ask_once(address: SocketAddr, body: &str) -> Option<Vec<u8>> {
 fn sigterm_under_load_loses_no_answer() {
     let server = Server::start(PASSENGERS.dir.path(), &["--queue", "1000"]);
     let body = passengers_json();
-    let (answered, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (answered, ending, stop) = (AtomicUsize::new(0), AtomicBool::new(false), AtomicBool::new(false));
     let address = server.address;
     let (code, log) = thread::scope(|scope| {
         for _ in 0..16 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     let Some(answer) = ask_once(address, &body) else {
+                        assert!(ending.load(Ordering::Relaxed), "a request is lost before the end");
                         thread::sleep(Duration::from_millis(1));
                         continue;
                     };
@@ -682,6 +683,7 @@ fn sigterm_under_load_loses_no_answer() {
         while answered.load(Ordering::Relaxed) < 200 {
             thread::sleep(Duration::from_millis(1));
         }
+        ending.store(true, Ordering::Relaxed);
         server.signal("TERM");
         let ended = server.ended();
         stop.store(true, Ordering::Relaxed);
