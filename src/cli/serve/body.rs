@@ -79,3 +79,26 @@ impl Limits {
         Refusal::cut_off(StatusCode::PAYLOAD_TOO_LARGE, message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    #[test]
+    fn bodies_that_are_still_needed_count_and_those_let_go_of_do_not() {
+        let limits = Limits::new(ByteSize::b(10), Duration::from_secs(60));
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let read = |length: usize| {
+            let read = runtime.block_on(limits.read(Body::from(vec![b'a'; length])));
+            read.map_err(|refused| refused.into_response().status())
+        };
+        let mut held: Vec<Received> = (0..AT_A_TIME).map(|_| read(10).unwrap()).collect();
+        assert_eq!(read(1).err(), Some(StatusCode::SERVICE_UNAVAILABLE));
+        assert_eq!(held.pop().unwrap().bytes, [b'a'; 10]);
+        assert!(read(10).is_ok());
+        assert_eq!(read(11).err(), Some(StatusCode::PAYLOAD_TOO_LARGE));
+    }
+}

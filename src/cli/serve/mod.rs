@@ -60,7 +60,8 @@ pub fn run(args: &ServeArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let token = token()?;
     let pipeline = Pipeline::load(&args.dir, models)?;
     let shape = pipeline.shape();
-    let about = format!("{}, {} → {}, {} variates", pipeline.model(), shape.lookback, shape.horizon, shape.variates);
+    let variates = if shape.variates == 1 { "variate" } else { "variates" };
+    let about = format!("{}, {} → {}, {} {variates}", pipeline.model(), shape.lookback, shape.horizon, shape.variates);
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     let threads = args.threads.map_or_else(cores, |threads| threads as usize);
     let timeout = Duration::from_secs(args.timeout);

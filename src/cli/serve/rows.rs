@@ -1,6 +1,9 @@
 //! What is sent: recent rows, as JSON or CSV, to the series that the model takes.
 
-use std::{collections::BTreeSet, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use axum::http::{
     HeaderMap, StatusCode,
@@ -16,7 +19,6 @@ use serde::{
 
 use super::refusal::Refusal;
 use crate::{
-    Error,
     data::{
         Series,
         loader::{self, ReadOptions},
@@ -145,9 +147,10 @@ impl Rows {
 
     /// The values of each of `wanted`, which have to be those that are here.
     fn in_order_of(&self, wanted: &[String]) -> Result<Vec<&Vec<f64>>, Refusal> {
-        let sent: BTreeSet<&str> = self.columns.iter().map(|(name, _)| name.as_str()).collect();
+        let sent: BTreeMap<&str, &Vec<f64>> =
+            self.columns.iter().map(|(name, values)| (name.as_str(), values)).collect();
         let known: BTreeSet<&str> = wanted.iter().map(String::as_str).collect();
-        let missing: Vec<&str> = wanted.iter().map(String::as_str).filter(|name| !sent.contains(name)).collect();
+        let missing: Vec<&str> = wanted.iter().map(String::as_str).filter(|name| !sent.contains_key(name)).collect();
         let extra: Vec<&str> =
             self.columns.iter().map(|(name, _)| name.as_str()).filter(|name| !known.contains(name)).collect();
         let faults =
@@ -159,9 +162,7 @@ impl Rows {
                 faults.join("; ")
             )));
         }
-        let named: std::collections::BTreeMap<&str, &Vec<f64>> =
-            self.columns.iter().map(|(name, values)| (name.as_str(), values)).collect();
-        Ok(wanted.iter().filter_map(|name| named.get(name.as_str()).copied()).collect())
+        Ok(wanted.iter().filter_map(|name| sent.get(name.as_str()).copied()).collect())
     }
 }
 
@@ -225,7 +226,7 @@ fn from_json(bytes: &[u8]) -> Result<Rows, Refusal> {
     })?;
     let cells: Vec<&str> = rows.timestamps.iter().map(String::as_str).collect();
     let timestamps =
-        loader::read_dates(&cells).map_err(|error: Error| Refusal::unfit(format!("{BODY}: timestamps: {error}")))?;
+        loader::read_dates(&cells).map_err(|error| Refusal::unfit(format!("{BODY}: timestamps: {error}")))?;
     Ok(Rows { timestamps, columns: rows.values.0 })
 }
 
