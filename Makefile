@@ -47,10 +47,10 @@ pretrained: ## Pretrain the small GPHT on all sets, and without ETTh1 and ETTh2,
 		$(PRETRAIN) $$(echo $(SETS) | tr ' ' '\n' | grep -v "^$$set$$" | paste -sd,) \
 			--save pretrained/gpht-small-without-$$set || exit 1; done
 
-light: ## Check that the library alone needs neither polars nor candle nor clap
+light: ## Check that the library alone needs neither polars nor candle nor clap nor axum
 	cargo check --no-default-features --lib
 	cargo check --no-default-features --features neural --lib
-	@if cargo tree --no-default-features --edges normal --prefix none | grep -E '^(polars|candle|clap)'; \
+	@if cargo tree --no-default-features --edges normal --prefix none | grep -E '^(polars|candle|clap|axum|hyper|tokio)'; \
 		then echo 'the library alone must not need these'; exit 1; fi
 
 smoke: ## Run the smoke suite: its table is the expected one, nothing is run twice, one thread gives the same bits
@@ -60,7 +60,7 @@ smoke: ## Run the smoke suite: its table is the expected one, nothing is run twi
 	cargo run -- bench suites/smoke.toml --out $(SMOKE) 2>&1 > /dev/null | grep ' 0 recorded'
 	RAYON_NUM_THREADS=1 cargo run -- verify $(SMOKE)/records/smoke > $(SMOKE).verified
 
-browser: ## Try the HTML report in Chromium, which is installed from Debian's packages where it is missing
+browser: ## Try the HTML report and the page of `serve` in Chromium, which is installed from Debian's packages where it is missing
 	command -v chromium > /dev/null && command -v chromedriver > /dev/null || \
 		(apt-get update && apt-get install --yes --no-install-recommends chromium chromium-driver)
 	LONGCAST_BROWSER=required cargo test --test browser

@@ -10,6 +10,7 @@ mod compare;
 mod data;
 mod evaluate;
 mod export;
+mod forecasts;
 mod future;
 mod import;
 mod lint;
@@ -20,6 +21,7 @@ mod progress;
 mod protocol;
 mod read_args;
 mod report;
+mod serve;
 mod submit;
 mod verify;
 
@@ -68,6 +70,8 @@ enum Command {
     Import(Box<import::ImportArgs>),
     /// Write the weights of a pipeline under the names that the code of a paper has for them
     Export(export::ExportArgs),
+    /// Forecast over HTTP from one fitted pipeline
+    Serve(serve::ServeArgs),
     /// Make the tables of a results folder again, without data or fitting
     Report(report::ReportArgs),
     /// Run tasks again from their records, and say what differs
@@ -120,6 +124,7 @@ pub fn main(models: Registry) -> ExitCode {
         Command::Pretrain(args) => pretrain::run(&args, &models),
         Command::Import(args) => import::run(&args, &models),
         Command::Export(args) => export::run(&args, &models),
+        Command::Serve(args) => serve::run(&args, &models),
         Command::Report(args) => report::run(&args),
         Command::Verify(args) => verify::run(&args, &models),
         Command::Compare(args) => compare::run(&args),

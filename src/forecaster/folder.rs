@@ -24,7 +24,7 @@ const SEAL: &str = "# sha256 of all above: ";
 #[serde(deny_unknown_fields)]
 struct Model<T> {
     format: u32,
-    /// Of the program that wrote it.
+    /// Of the program that fitted it.
     version: String,
     /// sha256 of each file beside it.
     files: BTreeMap<String, String>,
@@ -39,28 +39,32 @@ struct Written {
     version: Option<String>,
 }
 
-/// Writes the files that `write` puts into a folder, and what `pipeline` says of them, into `dir`.
+/// Writes the files that `write` puts into a folder, and what `pipeline`, fitted by `version`, says of them, into `dir`.
 ///
 /// # Errors
 /// If it cannot be written; what stood there before is then still whole, unless the last renames failed.
-pub fn save<T: Serialize>(dir: &Path, pipeline: &T, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub fn save<T: Serialize>(
+    dir: &Path,
+    version: &str,
+    pipeline: &T,
+    write: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
     fs::create_dir_all(dir).map_err(Error::io("make the folder", dir))?;
     let aside = dir.join(format!(".saving-{}", std::process::id()));
     fs::create_dir_all(&aside).map_err(Error::io("make the folder", &aside))?;
-    let saved = write(&aside).and_then(|()| put_in_place(dir, &aside, pipeline));
+    let saved = write(&aside).and_then(|()| put_in_place(dir, &aside, version, pipeline));
     // Whatever came of it, nothing is left beside the model.
     let removed = fs::remove_dir_all(&aside).map_err(Error::io("remove", &aside));
     saved.and(removed)
 }
 
-fn put_in_place<T: Serialize>(dir: &Path, aside: &Path, pipeline: &T) -> Result<()> {
+fn put_in_place<T: Serialize>(dir: &Path, aside: &Path, version: &str, pipeline: &T) -> Result<()> {
     let written = files_in(aside)?;
     let mut files = BTreeMap::new();
     for name in &written {
         files.insert(name.clone(), sha256(&aside.join(name))?);
     }
-    let version = env!("CARGO_PKG_VERSION").to_string();
-    let model = Model { format: FORMAT, version, files, pipeline };
+    let model = Model { format: FORMAT, version: version.to_string(), files, pipeline };
     let text = toml::to_string(&model).map_err(|error| Error::other(error.to_string()))?;
     let text = format!("{text}{SEAL}{}\n", hex(text.as_bytes()));
     let file = aside.join(MODEL_FILE);
@@ -72,11 +76,12 @@ fn put_in_place<T: Serialize>(dir: &Path, aside: &Path, pipeline: &T) -> Result<
     Ok(())
 }
 
-/// What `model.toml` in `dir` says of a pipeline, once every file is found to be as it was written.
+/// What `model.toml` in `dir` says of a pipeline, and the version that fitted it, once every file is found to be as it
+/// was written.
 ///
 /// # Errors
 /// If the folder holds none, one of another format, or one that has been changed.
-pub fn load<T: DeserializeOwned>(dir: &Path) -> Result<T> {
+pub fn load<T: DeserializeOwned>(dir: &Path) -> Result<(T, String)> {
     let file = dir.join(MODEL_FILE);
     let text = fs::read_to_string(&file).map_err(Error::io("read", &file))?;
     let Some((body, seal)) = text.rsplit_once(SEAL) else {
@@ -100,7 +105,7 @@ pub fn load<T: DeserializeOwned>(dir: &Path) -> Result<T> {
             return Err(Error::file(&file, message));
         }
     }
-    Ok(model.pipeline)
+    Ok((model.pipeline, model.version))
 }
 
 /// Why a file without a seal is not read.
@@ -148,7 +153,7 @@ mod tests {
     fn saved() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let weights = |dir: &Path| fs::write(dir.join("weights"), [1, 2, 3]).map_err(Error::io("write", dir));
-        save(folder.path(), &BTreeMap::from([("lookback", 96)]), weights).unwrap();
+        save(folder.path(), "0.1.0", &BTreeMap::from([("lookback", 96)]), weights).unwrap();
         folder
     }
 
@@ -159,7 +164,8 @@ mod tests {
     #[test]
     fn what_is_saved_is_loaded_and_nothing_is_left_aside() -> Result<()> {
         let folder = saved();
-        assert_eq!(load::<BTreeMap<String, usize>>(folder.path())?["lookback"], 96);
+        let (pipeline, version) = load::<BTreeMap<String, usize>>(folder.path())?;
+        assert_eq!((pipeline["lookback"], version.as_str()), (96, "0.1.0"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         Ok(())
     }

@@ -64,11 +64,17 @@ struct Identity {
     scaler: Scaler,
 }
 
+fn this_version() -> String {
+    env!("CARGO_PKG_VERSION").to_string()
+}
+
 /// A fitted forecaster with all that is needed to use it on raw data.
 pub struct Pipeline {
     identity: Identity,
     forecaster: Box<dyn Forecaster>,
     intervals: Option<Intervals>,
+    /// Of this crate, when it was fitted.
+    version: String,
 }
 
 /// The rows that follow, in the units of the data.
@@ -124,7 +130,7 @@ impl Pipeline {
             params,
             scaler: Scaler::fit(series, split),
         };
-        let mut pipeline = Self { identity, forecaster, intervals: None };
+        let mut pipeline = Self { identity, forecaster, intervals: None, version: this_version() };
         let scaled = [pipeline.scaled(series)?];
         let windows = |part| Windows::new(&scaled, &[split.targets(part, plan.lookback)], shape);
         pipeline.forecaster.fit(&windows(Part::Train)?, &windows(Part::Valid)?, observer)?;
@@ -163,7 +169,7 @@ impl Pipeline {
             params: plan.params.clone(),
             scaler,
         };
-        Ok(Self { identity, forecaster: build(&context)?, intervals: None })
+        Ok(Self { identity, forecaster: build(&context)?, intervals: None, version: this_version() })
     }
 
     /// Calibrates intervals of `levels`, in percent, on the windows whose targets lie in `rows` of `series`, from
@@ -211,7 +217,7 @@ impl Pipeline {
     /// If `recent` has other variates, fewer rows than the lookback, or no timestamps where the
     /// model was fitted with some.
     pub fn forecast(&self, recent: &Series) -> Result<Forecast> {
-        let Identity { calendar, variates, step, context, scaler, .. } = &self.identity;
+        let Identity { calendar, variates, context, scaler, .. } = &self.identity;
         let WindowShape { lookback, horizon, time_features, .. } = context.shape;
         let scaled = self.scaled(recent)?;
         let skip = scaled.len().checked_sub(lookback).ok_or_else(|| {
@@ -220,13 +226,7 @@ impl Pipeline {
         if scaled.time_features().ncols() != time_features {
             return Err(Error::Shape(format!("{}: the model needs timestamps, but there are none", recent.name())));
         }
-        let future = match (step, recent.timestamps().last()) {
-            (Some(step), Some(last)) => (1..=horizon)
-                .map(|count| step.after(*last, count))
-                .collect::<Option<Vec<_>>>()
-                .ok_or_else(|| Error::other(format!("the calendar ends before {horizon} steps of {step}")))?,
-            _ => vec![],
-        };
+        let future = self.next_timestamps(recent)?;
         let future_time = match time_features {
             0 => Array2::zeros((horizon, 0)),
             // Without a step there is one row, and no saying when the next one is.
@@ -260,13 +260,27 @@ impl Pipeline {
         Ok(Forecast { timestamps: future, variates: variates.clone(), values, intervals })
     }
 
+    /// The timestamps of the rows that [`forecast`](Self::forecast) gives; none where `recent` has none, or the
+    /// model was fitted without.
+    ///
+    /// # Errors
+    /// If the calendar ends before.
+    pub fn next_timestamps(&self, recent: &Series) -> Result<Vec<NaiveDateTime>> {
+        let horizon = self.shape().horizon;
+        let (Some(step), Some(last)) = (self.identity.step, recent.timestamps().last()) else { return Ok(vec![]) };
+        (1..=horizon)
+            .map(|count| step.after(*last, count))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| Error::Shape(format!("the calendar ends before {horizon} steps of {step}")))
+    }
+
     /// Writes the pipeline into the folder `dir`, which is made where there is none; what stands there already
     /// stays whole until all is written.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
-        folder::save(dir.as_ref(), &self.identity, |dir| {
+        folder::save(dir.as_ref(), &self.version, &self.identity, |dir| {
             self.forecaster.save(dir)?;
             self.intervals.as_ref().map_or(Ok(()), |intervals| intervals.save(dir))
         })
@@ -290,7 +304,7 @@ impl Pipeline {
     }
 
     fn load_for(dir: &Path, models: &Registry, horizon: Option<usize>) -> Result<Self> {
-        let mut identity: Identity = folder::load(dir)?;
+        let (mut identity, version): (Identity, String) = folder::load(dir)?;
         let own = identity.context.shape.horizon;
         identity.context.shape.horizon = match horizon {
             Some(0) => return Err(Error::Shape("horizon must be at least 1".into())),
@@ -300,7 +314,7 @@ impl Pipeline {
         forecaster.load(dir)?;
         let WindowShape { horizon, variates, .. } = identity.context.shape;
         let intervals = if horizon == own { Intervals::load(dir, horizon, variates)? } else { None };
-        Ok(Self { identity, forecaster, intervals })
+        Ok(Self { identity, forecaster, intervals, version })
     }
 
     /// The name of the model.
@@ -351,5 +365,10 @@ impl Pipeline {
     /// The forecaster alone: scaled values in and out.
     pub fn forecaster(&self) -> &dyn Forecaster {
         &*self.forecaster
+    }
+
+    /// The version of this crate that it was fitted with.
+    pub fn version(&self) -> &str {
+        &self.version
     }
 }

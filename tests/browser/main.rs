@@ -1,9 +1,11 @@
-//! The HTML report in a real browser. Needs chromium and chromedriver; says that it was skipped where they are
-//! missing, and fails there with `LONGCAST_BROWSER=required`. `LONGCAST_SCREENSHOTS=folder` keeps pictures.
+//! The HTML report, and the page of `longcast serve`, in a real browser. Needs chromium and chromedriver; says that it
+//! was skipped where they are missing, and fails there with `LONGCAST_BROWSER=required`.
+//! `LONGCAST_SCREENSHOTS=folder` keeps pictures.
 
 #![allow(clippy::print_stderr, clippy::unwrap_used)]
 
 mod driver;
+mod serve;
 
 use std::{
     fs,

@@ -19,6 +19,7 @@ mod networks;
 mod pipeline;
 mod pretrain;
 mod protocol;
+mod serve;
 mod submit;
 mod torch_file;
 mod verify;

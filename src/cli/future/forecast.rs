@@ -8,11 +8,15 @@ use clap::Args;
 use super::{
     ModelArgs,
     choice::{fitted, known},
-    output::{Output, json, outlook, table},
+    output::{Output, json},
     source::{Source, SourceArgs},
 };
 use crate::{
-    cli::{Usage, progress},
+    cli::{
+        Usage,
+        forecasts::{outlook, table},
+        progress,
+    },
     forecaster::Registry,
 };
 
@@ -69,7 +73,7 @@ pub fn run(args: &ForecastArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     output.write(
         &table,
         || json(&table, &choice.pipeline, Some(&choice)),
-        || outlook(&source, &forecast, choice.pipeline.model(), &args.target),
+        || outlook(&source.series, &choice.pipeline, &forecast, &args.target),
         &facts,
     )?;
     Ok(ExitCode::SUCCESS)

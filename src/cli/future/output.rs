@@ -4,38 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{choice::Choice, source::Source};
+use super::choice::Choice;
 use crate::{
     benchmark::write_whole,
     cli::{Usage, print},
-    data::{
-        Series,
-        loader::{NumberTable, rounded, written},
-    },
+    data::loader::{NumberTable, rounded, written},
     evaluator::Verdict,
-    forecaster::{Forecast, Pipeline},
-    report::{Outlook, Panel},
+    forecaster::Pipeline,
+    report::Outlook,
 };
-
-/// Rows of the past on a picture, at least, where there are that many.
-const PAST: usize = 48;
-
-/// The forecast of `targets` (all where there are none): a column each, and two more for each interval.
-pub fn table(forecast: &Forecast, time_column: &str, targets: &[String]) -> NumberTable {
-    let mut columns = Vec::new();
-    for (place, variate) in forecast.variates.iter().enumerate() {
-        if !targets.is_empty() && !targets.contains(variate) {
-            continue;
-        }
-        columns.push((variate.clone(), forecast.values.column(place).to_vec()));
-        for interval in &forecast.intervals {
-            for (end, bound) in [("lower", &interval.lower), ("upper", &interval.upper)] {
-                columns.push((format!("{variate}_{end}_{}", interval.level), bound.column(place).to_vec()));
-            }
-        }
-    }
-    NumberTable { time: (time_column.to_string(), forecast.timestamps.clone()), columns }
-}
 
 /// One object a row, under the names of the table's columns.
 fn rows(table: &NumberTable) -> Vec<Value> {
@@ -112,7 +89,7 @@ impl Output<'_> {
         let bytes = match (ending.as_deref(), self.json) {
             (Some("parquet"), _) => table.parquet()?,
             (Some("json"), _) | (None, true) => (serde_json::to_string_pretty(&object())? + "\n").into_bytes(),
-            _ => table.csv()?,
+            _ => table.csv(rounded)?,
         };
         match self.file {
             Some(file) => write_whole(file, &bytes)?,
@@ -124,38 +101,5 @@ impl Output<'_> {
             write_whole(file, picture.as_bytes())?;
         }
         Ok(())
-    }
-}
-
-/// The last rows of `series` and their forecast.
-pub fn outlook(source: &Source, forecast: &Forecast, model: &str, targets: &[String]) -> Outlook {
-    let series: &Series = &source.series;
-    let horizon = forecast.values.nrows();
-    let from = series.len().saturating_sub((3 * horizon).max(PAST).max(2 * source.season));
-    let panel = |(place, variate): (usize, &String)| Panel {
-        variate: variate.clone(),
-        past: series.variate(place)[from..].to_vec(),
-        future: forecast.values.column(place).to_vec(),
-        bands: forecast
-            .intervals
-            .iter()
-            .map(|interval| (interval.lower.column(place).to_vec(), interval.upper.column(place).to_vec()))
-            .collect(),
-    };
-    let wanted = |(_, variate): &(usize, &String)| targets.is_empty() || targets.contains(variate);
-    let stamps: Vec<_> = match series.timestamps().is_empty() {
-        true => vec![],
-        false => series.timestamps()[from..].iter().chain(&forecast.timestamps).copied().collect(),
-    };
-    let levels: Vec<String> = forecast.intervals.iter().map(|interval| interval.level.to_string()).collect();
-    let name = match levels.is_empty() {
-        true => model.to_string(),
-        false => format!("{model}, {} % intervals", levels.join(" and ")),
-    };
-    Outlook {
-        title: format!("{}, the next {horizon} rows", series.name()),
-        name,
-        times: stamps.iter().map(|stamp| written(stamp, &stamps)).collect(),
-        panels: series.variates().iter().enumerate().filter(wanted).map(panel).collect(),
     }
 }

@@ -6,10 +6,13 @@ use anyhow::Context;
 use clap::Args;
 
 use super::{
-    output::{Output, json, outlook, table},
+    output::{Output, json},
     source::{Source, SourceArgs},
 };
-use crate::forecaster::{Pipeline, Registry};
+use crate::{
+    cli::forecasts::{outlook, table},
+    forecaster::{Pipeline, Registry},
+};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -51,7 +54,7 @@ pub fn run(args: &PredictArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     output.write(
         &table,
         || json(&table, &pipeline, None),
-        || outlook(&source, &forecast, pipeline.model(), &[]),
+        || outlook(&source.series, &pipeline, &forecast, &[]),
         &facts,
     )?;
     Ok(ExitCode::SUCCESS)

@@ -234,6 +234,27 @@ pub fn read_table(path: &Path, options: &ReadOptions) -> Result<Table> {
     }
 }
 
+/// Reads CSV that is in memory, as [`read_table`] reads a file; messages call it `name`.
+///
+/// # Errors
+/// As for [`read_table`].
+pub fn read_csv(bytes: Vec<u8>, name: &str, options: &ReadOptions) -> Result<Table> {
+    let path = Path::new(name);
+    if bytes.is_empty() {
+        return Err(Error::file(path, "there is nothing in it"));
+    }
+    let content = Content { bytes, format: Format::Csv };
+    lines::table(path, &content, options, 1).map_err(|mut faults| faults.swap_remove(0))
+}
+
+/// The timestamps that `cells` are, in the one of [`DATE_FORMATS`] that reads them all.
+///
+/// # Errors
+/// If there is none: the first row, counted from 1, that is not like those before it.
+pub fn read_dates(cells: &[&str]) -> Result<Vec<NaiveDateTime>> {
+    dates::parse(cells).map_err(|bad| Error::other(format!("row {} {}", bad.row + 1, bad.message)))
+}
+
 /// Why [`read_table`] fails: up to `limit` faults, in the order of the lines they are on.
 pub(crate) fn faults(path: &Path, options: &ReadOptions, limit: usize) -> Vec<Error> {
     let result = Content::of(path).map_err(|fault| vec![fault]).and_then(|content| match content.format {

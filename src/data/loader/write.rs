@@ -33,11 +33,11 @@ impl NumberTable {
         self.columns.first().map_or(self.time.1.len(), |(_, values)| values.len())
     }
 
-    /// As CSV.
+    /// As CSV, each number as `digits` makes it.
     ///
     /// # Errors
     /// If a name cannot be written.
-    pub fn csv(&self) -> Result<Vec<u8>> {
+    pub fn csv(&self, digits: fn(f64) -> f64) -> Result<Vec<u8>> {
         let failed = |error: &dyn std::fmt::Display| Error::other(format!("cannot write CSV: {error}"));
         let mut writer = ::csv::Writer::from_writer(vec![]);
         let (time, times) = &self.time;
@@ -46,7 +46,7 @@ impl NumberTable {
         writer.write_record(header).map_err(|error| failed(&error))?;
         for row in 0..self.rows() {
             let time = times.get(row).map(|time| written(time, times));
-            let values = self.columns.iter().map(|(_, values)| rounded(values[row]).to_string());
+            let values = self.columns.iter().map(|(_, values)| digits(values[row]).to_string());
             writer.write_record(time.into_iter().chain(values)).map_err(|error| failed(&error))?;
         }
         writer.into_inner().map_err(|error| failed(&error))
@@ -93,12 +93,12 @@ mod tests {
 
     #[test]
     fn csv_is_to_be_read_again() -> Result<()> {
-        let text = String::from_utf8(table(0).csv()?).unwrap();
+        let text = String::from_utf8(table(0).csv(rounded)?).unwrap();
         assert_eq!(text, "date,\"a, b\",c\n2020-01-01,1.5,0.3333333\n2020-01-02,-2000000000,0\n");
-        let text = String::from_utf8(table(7).csv()?).unwrap();
+        let text = String::from_utf8(table(7).csv(rounded)?).unwrap();
         assert!(text.contains("2020-01-01 07:00:00,"), "{text}");
         let undated = NumberTable { time: Default::default(), ..table(0) };
-        assert!(String::from_utf8(undated.csv()?).unwrap().starts_with("\"a, b\",c\n1.5,"));
+        assert!(String::from_utf8(undated.csv(rounded)?).unwrap().starts_with("\"a, b\",c\n1.5,"));
         Ok(())
     }
 
