@@ -23,6 +23,8 @@
 //! # }
 //! ```
 //!
+//! [`guide`] has a page for each use: forecasts from the command line, benchmarks, embedding.
+//!
 //! # Features
 //!
 //! - `cli` (default): the program; needs the others.
@@ -33,6 +35,18 @@
 //!
 //! With `default-features = false` there remain the trait, windows, metrics, the rules and the
 //! closed-form maps, without polars, candle or clap.
+
+/// A guide a use.
+pub mod guide {
+    #[doc = include_str!("../docs/forecasting.md")]
+    pub mod forecasting {}
+
+    #[doc = include_str!("../docs/benchmarks.md")]
+    pub mod benchmarks {}
+
+    #[doc = include_str!("../docs/embedding.md")]
+    pub mod embedding {}
+}
 
 #[cfg(feature = "datasets")]
 pub mod benchmark;

@@ -68,7 +68,7 @@ pub struct EvaluateArgs {
     #[arg(long, default_value_t)]
     device: Device,
     /// How a file is split: shares of train, valid and test rows
-    #[arg(long, value_name = "TRAIN,VALID,TEST", value_delimiter = ',', num_args = 3, default_values_t = [0.7, 0.1, 0.2])]
+    #[arg(long, value_name = "TRAIN,VALID,TEST", value_delimiter = ',', default_values_t = [0.7, 0.1, 0.2])]
     split: Vec<f64>,
     #[command(flatten)]
     read: ReadArgs,

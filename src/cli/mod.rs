@@ -16,6 +16,7 @@ mod import;
 mod lint;
 mod merge;
 mod models;
+mod png;
 mod pretrain;
 mod progress;
 mod protocol;

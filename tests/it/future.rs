@@ -92,6 +92,13 @@ fn every_kind_of_file_is_written_and_the_numbers_are_the_same() {
     }
     longcast(&["forecast", PASSENGERS, "--horizon", "6", "--plot", &file("a.html")]).success();
     assert!(fs::read_to_string(file("a.html")).unwrap().contains("% below seasonal-naive"));
+    let run = ["forecast", PASSENGERS, "--horizon", "6", "--plot", &file("a.png")];
+    let output = assert_cmd::Command::cargo_bin("longcast").unwrap().args(run).output().unwrap();
+    match output.status.success() {
+        true => assert!(fs::read(file("a.png")).unwrap().starts_with(b"\x89PNG")),
+        // A machine without a font says so.
+        false => assert!(String::from_utf8_lossy(&output.stderr).contains("write .svg or .html")),
+    }
     for (option, name) in [("--output", "a.xlsx"), ("--plot", "a.gif"), ("--output", "a")] {
         longcast(&["forecast", PASSENGERS, "--horizon", "6", option, &file(name)])
             .code(2)

@@ -42,7 +42,7 @@ pub struct ForecastArgs {
     /// Write the forecast here, as .csv, .parquet or .json, and not to stdout
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Draw what was and what is forecast, as .svg or .html
+    /// Draw what was and what is forecast, as .svg, .png or .html
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     /// Print JSON

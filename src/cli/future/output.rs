@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use serde_json::{Value, json};
 
 use super::choice::Choice;
 use crate::{
     benchmark::write_whole,
-    cli::{Usage, print},
+    cli::{Usage, png::png, print},
     data::loader::{NumberTable, rounded, written},
     evaluator::Verdict,
     forecaster::Pipeline,
@@ -55,6 +56,10 @@ pub fn json(table: &NumberTable, pipeline: &Pipeline, choice: Option<&Choice>) -
     object
 }
 
+fn ending_of(file: &Path) -> Option<String> {
+    file.extension().map(|ending| ending.to_string_lossy().to_lowercase())
+}
+
 /// What is written where.
 pub struct Output<'a> {
     pub file: Option<&'a PathBuf>,
@@ -65,16 +70,15 @@ pub struct Output<'a> {
 impl Output<'_> {
     /// Refuses an ending that nothing is written for, before there is anything to write.
     pub fn check(&self) -> anyhow::Result<()> {
-        let ending = |file: &Path| file.extension().map(|ending| ending.to_string_lossy().to_lowercase());
         let known = |file: Option<&PathBuf>, option: &str, endings: &[&str]| match file {
-            Some(file) if !ending(file).is_some_and(|ending| endings.contains(&ending.as_str())) => {
+            Some(file) if !ending_of(file).is_some_and(|ending| endings.contains(&ending.as_str())) => {
                 let message = format!("{option} {}: the name ends in .{}", file.display(), endings.join(", ."));
                 Err(Usage(message))
             }
             _ => Ok(()),
         };
         known(self.file, "--output", &["csv", "parquet", "json"])?;
-        Ok(known(self.plot, "--plot", &["svg", "html"])?)
+        Ok(known(self.plot, "--plot", &["svg", "png", "html"])?)
     }
 
     /// Writes the table, and the picture where one is asked for.
@@ -85,7 +89,7 @@ impl Output<'_> {
         outlook: impl FnOnce() -> Outlook,
         facts: &[String],
     ) -> anyhow::Result<()> {
-        let ending = self.file.and_then(|file| file.extension()).map(|ending| ending.to_string_lossy().to_lowercase());
+        let ending = self.file.and_then(|file| ending_of(file));
         let bytes = match (ending.as_deref(), self.json) {
             (Some("parquet"), _) => table.parquet()?,
             (Some("json"), _) | (None, true) => (serde_json::to_string_pretty(&object())? + "\n").into_bytes(),
@@ -96,9 +100,12 @@ impl Output<'_> {
             None => print(&String::from_utf8_lossy(&bytes))?,
         }
         if let Some(file) = self.plot {
-            let html = file.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("html"));
-            let picture = if html { outlook().page(facts)? } else { outlook().svg()? };
-            write_whole(file, picture.as_bytes())?;
+            let picture = match ending_of(file).as_deref() {
+                Some("html") => outlook().page(facts)?.into_bytes(),
+                Some("png") => png(&outlook().svg()?).with_context(|| format!("--plot {}", file.display()))?,
+                _ => outlook().svg()?.into_bytes(),
+            };
+            write_whole(file, &picture)?;
         }
         Ok(())
     }
