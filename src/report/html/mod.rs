@@ -64,9 +64,8 @@ struct Drawn {
 
 /// The page of these reports; the first is shown first.
 pub(super) fn render(reports: &[Report]) -> Result<String> {
-    // A page of many suites is to stay light.
-    let most = if reports.len() == 1 { 12 } else { 1 };
-    let suites = reports.iter().map(|report| suite(report, most)).collect::<Result<Vec<_>>>()?;
+    let several = reports.len() > 1;
+    let suites = reports.iter().map(|report| suite(report, several)).collect::<Result<Vec<_>>>()?;
     let title = match &suites[..] {
         [one] => one.name.to_string(),
         _ => "results".into(),
@@ -89,8 +88,8 @@ pub(super) fn render(reports: &[Report]) -> Result<String> {
     page.render().map_err(|error| Error::other(format!("cannot write the page: {error}")))
 }
 
-/// With forecasts of no more than `most` windows of a data set.
-fn suite(report: &Report, most: usize) -> Result<Suite<'_>> {
+/// A page of `several` suites is to stay light.
+fn suite(report: &Report, several: bool) -> Result<Suite<'_>> {
     let records = &report.records;
     let mut datasets: Vec<&str> = records.iter().map(|record| &*record.task.dataset).collect();
     datasets.sort_by_key(|dataset| (report.suite.dataset_order(dataset), *dataset));
@@ -103,6 +102,11 @@ fn suite(report: &Report, most: usize) -> Result<Suite<'_>> {
     let seconds: f64 = records.iter().map(|record| record.seconds.fit + record.seconds.evaluate).sum();
     let boards = boards::of(report);
     let mut figures = figures(report);
+    if several {
+        only_longest(&mut figures);
+    }
+    // Windows of a data set.
+    let most = if several { 1 } else { 12 };
     let mut shown = BTreeMap::new();
     figures.retain(|figure| {
         let count = shown.entry((figure.dataset.clone(), figure.lookback)).or_insert(0);
@@ -140,6 +144,17 @@ fn suite(report: &Report, most: usize) -> Result<Suite<'_>> {
             .chain(report.unreadable.iter().cloned())
             .collect(),
     })
+}
+
+/// Of charts that there are one of for each horizon, those of the longest, which stand for all.
+fn only_longest(figures: &mut Vec<Figure>) {
+    let mut longest = BTreeMap::new();
+    for figure in &*figures {
+        let longest = longest.entry((figure.kind, figure.dataset.clone(), figure.lookback)).or_insert(figure.horizon);
+        *longest = figure.horizon.max(*longest);
+    }
+    figures.retain(|figure| figure.horizon == longest[&(figure.kind, figure.dataset.clone(), figure.lookback)]);
+    figures.iter_mut().for_each(|figure| figure.horizon = None);
 }
 
 fn groups(figures: Vec<Figure>) -> Result<Vec<Group>> {
@@ -235,6 +250,13 @@ mod tests {
     #[test]
     fn the_same_records_give_the_same_bytes() {
         assert_eq!(render(&[report(), report()]).ok(), render(&[report(), report()]).ok());
+    }
+
+    #[test]
+    fn a_page_of_several_suites_has_charts_of_the_longest_horizons_only() {
+        let charts = |reports: &[Report]| render(reports).expect("it can be written").matches("<figure").count();
+        let (one, two) = (charts(&[report()]), charts(&[report(), report()]));
+        assert!(two > one && two < 2 * one, "{one} and {two}");
     }
 
     #[test]
