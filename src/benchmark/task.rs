@@ -205,9 +205,9 @@ pub(super) fn resolved_params(
     dataset: &str,
     horizon: usize,
 ) -> Result<(Option<String>, Params)> {
-    let preset = models.preset(model, preset)?;
-    let lower = preset.map(|preset| preset.params(dataset, horizon)).unwrap_or_default();
-    Ok((preset.map(|preset| preset.name.clone()), models.resolve(model, &lower.overlaid(params))?))
+    let name = models.preset(model, preset)?.map(|preset| preset.name.clone());
+    let lower = models.preset_params(model, preset, dataset, horizon)?;
+    Ok((name, models.resolve(model, &lower.overlaid(params))?))
 }
 
 // The split of each series, and the horizon of a collection. A series of a collection learns from

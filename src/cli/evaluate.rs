@@ -9,11 +9,11 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
-use super::{Usage, print, progress, protocol, read_args::ReadArgs};
+use super::{Usage, assigned, print, progress, protocol, read_args::ReadArgs};
 use crate::{
     benchmark::{BenchObserver, Event, Init, Learning, Prepared, Protocol, Record, Task, run_task},
     data::{Catalogue, SplitRule, open_file},
-    forecaster::{Device, Params, Registry},
+    forecaster::{Device, Registry},
 };
 
 #[derive(Debug, Args)]
@@ -81,10 +81,7 @@ pub fn run(args: &EvaluateArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     if args.horizon == Some(0) || args.lookback == 0 {
         return Err(Usage("--lookback and --horizon must be at least 1".into()).into());
     }
-    let mut params = Params::default();
-    for assignment in &args.set {
-        params.set(assignment).with_context(|| format!("--set {assignment}"))?;
-    }
+    let params = assigned(&args.set)?;
     let task = Task {
         preset: args.preset.clone(),
         params: models.resolve(&args.model, &params).map(|_| params)?,

@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Usage, print, read_args::ReadArgs};
+use super::{Usage, assigned, print, read_args::ReadArgs};
 use crate::{
     Error,
     data::{Calendar, Catalogue, Opened, Parts, Series, SplitRule, Step, open_file},
@@ -108,10 +108,7 @@ struct Made {
 
 pub fn run(args: &ImportArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let reference = Reference::of(&args.model)?;
-    let mut set = Params::default();
-    for assignment in &args.set {
-        set.set(assignment).with_context(|| format!("--set {assignment}"))?;
-    }
+    let set = assigned(&args.set)?;
     models.resolve(&args.model, &set)?;
     if args.save.exists() {
         let dir = args.save.display();
@@ -128,9 +125,9 @@ pub fn run(args: &ImportArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         size("lookback", inferred.lookback, args.lookback)?,
         size("horizon", inferred.horizon, args.horizon)?,
     );
-    let preset = models.preset(&args.model, args.preset.as_deref())?;
-    let preset = preset.map(|preset| preset.params(args.dataset.as_deref().unwrap_or_default(), plan.horizon));
-    let params = preset.unwrap_or_default().overlaid(&set).overlaid(&inferred.as_params());
+    let (preset, dataset) = (args.preset.as_deref(), args.dataset.as_deref().unwrap_or_default());
+    let preset = models.preset_params(&args.model, preset, dataset, plan.horizon)?;
+    let params = preset.overlaid(&set).overlaid(&inferred.as_params());
     plan.params = models.resolve(&args.model, &params)?;
     let learnt = Learnt::open(args)?;
     plan.calendar = Some(calendar(args, &inferred, learnt.as_ref())?);

@@ -28,10 +28,14 @@ mod verify;
 
 use std::{io::Write, process::ExitCode};
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 
-use crate::{Error, forecaster::Registry};
+use crate::{
+    Error,
+    forecaster::{Params, Registry},
+};
 
 /// Time-series forecasting: one trait, honest scores, records anyone can re-run.
 #[derive(Debug, Parser)]
@@ -177,6 +181,15 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         Some(Error::Interrupted) => ExitCode::from(130),
         _ => ExitCode::from(1),
     }
+}
+
+/// The params that `--set` sets, `KEY=VALUE` each.
+fn assigned(assignments: &[String]) -> anyhow::Result<Params> {
+    let mut params = Params::default();
+    for assignment in assignments {
+        params.set(assignment).with_context(|| format!("--set {assignment}"))?;
+    }
+    Ok(params)
 }
 
 /// Prints a result to stdout.

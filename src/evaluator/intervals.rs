@@ -1,14 +1,13 @@
 //! Scores of intervals: whether they hold what they promise, and at what width.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use ndarray::Axis;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{BATCH, BLOCK, Yardstick};
+use super::{BATCH, Yardstick, by_blocks};
 use crate::{
-    Error, Result,
+    Result,
     forecaster::{Forecaster, Intervals},
     windows::Windows,
 };
@@ -109,7 +108,7 @@ fn pinball(quantile: f64, value: f64, bound: f64) -> f64 {
 /// series with these `yardsticks`. As for scores, sums are added in the order of windows, whatever the threads.
 ///
 /// # Errors
-/// If the forecaster fails, or `progress` stops ([`Error::Interrupted`]).
+/// If the forecaster fails, or `progress` stops ([`Error::Interrupted`](crate::Error::Interrupted)).
 pub fn evaluate_intervals(
     forecaster: &dyn Forecaster,
     intervals: &Intervals,
@@ -118,8 +117,7 @@ pub fn evaluate_intervals(
     progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<IntervalScores> {
     let levels = intervals.levels();
-    let block = |block: usize| -> Result<Sums> {
-        let range = block * BLOCK..((block + 1) * BLOCK).min(windows.len());
+    let block = |range: Range<usize>| -> Result<Sums> {
         let mut sums = Sums::new(levels.len());
         let mut next = range.start;
         let mut batches = windows.batches_in(range, BATCH);
@@ -156,17 +154,7 @@ pub fn evaluate_intervals(
         Ok(sums)
     };
     let mut total = Sums::new(levels.len());
-    let blocks = windows.len().div_ceil(BLOCK);
-    let together = rayon::current_num_threads().max(1);
-    for first in (0..blocks).step_by(together) {
-        let sums: Vec<Result<Sums>> = (first..(first + together).min(blocks)).into_par_iter().map(block).collect();
-        for sums in sums {
-            total.add(&sums?);
-        }
-        if progress(((first + together) * BLOCK).min(windows.len())).is_break() {
-            return Err(Error::Interrupted);
-        }
-    }
+    by_blocks(windows.len(), block, |sums| total.add(&sums), progress)?;
     Ok(total.scores(levels))
 }
 

@@ -58,20 +58,32 @@ pub fn evaluate(
     }
     let scoring = Scoring { forecaster, windows, raw, yardsticks, batch: batch.clamp(1, BLOCK) };
     let mut total = Sums::new(shape.horizon, shape.variates);
-    let blocks = windows.len().div_ceil(BLOCK);
+    by_blocks(windows.len(), |block| scoring.block(block), |sums| total.add(&sums), progress)?;
+    let names = windows.series()[0].variates();
+    Ok(total.scores(names))
+}
+
+/// Computes the sums of each block of `windows` on all threads, and adds them up in the order of blocks.
+fn by_blocks<T: Send>(
+    windows: usize,
+    block: impl Fn(Range<usize>) -> Result<T> + Sync,
+    mut add: impl FnMut(T),
+    progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<()> {
+    let blocks = windows.div_ceil(BLOCK);
     let together = rayon::current_num_threads().max(1);
+    let range = |index: usize| index * BLOCK..((index + 1) * BLOCK).min(windows);
     for first in (0..blocks).step_by(together) {
-        let sums: Vec<Result<Sums>> =
-            (first..(first + together).min(blocks)).into_par_iter().map(|block| scoring.block(block)).collect();
+        let sums: Vec<Result<T>> =
+            (first..(first + together).min(blocks)).into_par_iter().map(|index| block(range(index))).collect();
         for sums in sums {
-            total.add(&sums?);
+            add(sums?);
         }
-        if progress(((first + together) * BLOCK).min(windows.len())).is_break() {
+        if progress(((first + together) * BLOCK).min(windows)).is_break() {
             return Err(Error::Interrupted);
         }
     }
-    let names = windows.series()[0].variates();
-    Ok(total.scores(names))
+    Ok(())
 }
 
 /// Scores a pipeline on every window whose targets lie in `rows` of `series`; MASE and RMSSE are relative to the
@@ -120,9 +132,8 @@ struct Scoring<'a> {
 }
 
 impl Scoring<'_> {
-    fn block(&self, block: usize) -> Result<Sums> {
+    fn block(&self, range: Range<usize>) -> Result<Sums> {
         let shape = self.windows.shape();
-        let range = block * BLOCK..((block + 1) * BLOCK).min(self.windows.len());
         let mut sums = Sums::new(shape.horizon, shape.variates);
         let mut batches = self.windows.batches_in(range.clone(), self.batch);
         let mut next = range.start;

@@ -265,7 +265,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the calendar ends before.
-    pub fn next_timestamps(&self, recent: &Series) -> Result<Vec<NaiveDateTime>> {
+    fn next_timestamps(&self, recent: &Series) -> Result<Vec<NaiveDateTime>> {
         let horizon = self.shape().horizon;
         let (Some(step), Some(last)) = (self.identity.step, recent.timestamps().last()) else { return Ok(vec![]) };
         (1..=horizon)

@@ -57,6 +57,14 @@ impl Registry {
         self.presets.values()
     }
 
+    /// The params that `model` starts from for a data set and horizon: those of the preset it is run with, if there is one.
+    ///
+    /// # Errors
+    /// As for [`preset`](Self::preset).
+    pub fn preset_params(&self, model: &str, wanted: Option<&str>, dataset: &str, horizon: usize) -> Result<Params> {
+        Ok(self.preset(model, wanted)?.map(|preset| preset.params(dataset, horizon)).unwrap_or_default())
+    }
+
     /// The preset that `model` is run with: the one named `wanted`, which may be "none"; where nothing
     /// is wanted, the one that has the name of the model.
     ///

@@ -1,6 +1,6 @@
 //! `longcast backtest`: how forecasts would have gone, from one origin after the other.
 
-use std::{ops::ControlFlow, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Args;
@@ -13,7 +13,6 @@ use super::{
     source::{Source, SourceArgs},
 };
 use crate::{
-    Error,
     cli::{Usage, print, progress},
     data::{Series, loader::written},
     evaluator::{IntervalScores, LevelScores, Scores, evaluate_pipeline, evaluate_pipeline_intervals},
@@ -119,14 +118,10 @@ fn roll(
         let pipeline = pipeline.as_ref().expect("the first origin fits one");
         // The same rows for every origin's yardstick: what could be known at the first one.
         let seen = from.min(first)..first;
-        let scored = source.series.rows(0..row + horizon);
         let mut on = |_| progress::interrupted();
-        let scores = evaluate_pipeline(pipeline, &scored, row..row + horizon, seen.clone(), &mut on)?;
-        let intervals = evaluate_pipeline_intervals(pipeline, &scored, row..row + horizon, seen, &mut on)?;
+        let scores = evaluate_pipeline(pipeline, &source.series, row..row + horizon, seen.clone(), &mut on)?;
+        let intervals = evaluate_pipeline_intervals(pipeline, &source.series, row..row + horizon, seen, &mut on)?;
         origins.push(origin(pipeline, &source.series, row, fit, scores, intervals));
-        if progress::interrupted() == ControlFlow::Break(()) {
-            return Err(Error::Interrupted.into());
-        }
     }
     Ok(origins)
 }

@@ -6,7 +6,7 @@ use super::{ModelArgs, source::Source};
 use crate::{
     Error,
     cli::{
-        Usage,
+        Usage, assigned,
         progress::{self, Work},
     },
     evaluator::{Tried, Verdict, choose},
@@ -80,9 +80,8 @@ fn plans(
         ..Plan::new(model, args.lookback.unwrap_or(lookback), horizon)
     };
     if let Some(model) = &args.model {
-        let preset = models.preset(model, args.preset.as_deref())?;
-        let lower = preset.map(|preset| preset.params(source.series.name(), horizon)).unwrap_or_default();
-        let params = lower.overlaid(&args.params()?);
+        let lower = models.preset_params(model, args.preset.as_deref(), source.series.name(), horizon)?;
+        let params = lower.overlaid(&assigned(&args.set)?);
         models.resolve(model, &params)?;
         let season = source.season;
         // Where a season is longer than all that can be learnt from, the rule still needs it.
@@ -98,8 +97,7 @@ fn plans(
         if !known.contains(&model) || seasonless {
             continue;
         }
-        let preset = models.preset(model, None)?;
-        let mut params = preset.map(|preset| preset.params(source.series.name(), horizon)).unwrap_or_default();
+        let mut params = models.preset_params(model, None, source.series.name(), horizon)?;
         for setting in settings {
             params.set(setting)?;
         }

@@ -10,10 +10,9 @@ mod source;
 
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
 
-use crate::forecaster::{Device, Params};
+use crate::forecaster::Device;
 
 /// Which model forecasts, and how it is made.
 #[derive(Clone, Debug, Args)]
@@ -43,14 +42,4 @@ pub struct ModelArgs {
     /// Where networks compute: cpu, or cuda in a build that has it
     #[arg(long, default_value_t)]
     device: Device,
-}
-
-impl ModelArgs {
-    fn params(&self) -> anyhow::Result<Params> {
-        let mut params = Params::default();
-        for assignment in &self.set {
-            params.set(assignment).with_context(|| format!("--set {assignment}"))?;
-        }
-        Ok(params)
-    }
 }
