@@ -32,6 +32,9 @@ pub struct ImportArgs {
     /// A state dict: what torch.save(model.state_dict()) or safetensors wrote
     #[arg(value_name = "CHECKPOINT")]
     checkpoint: PathBuf,
+    /// Where the state dict is a part of what was saved: its key there, e.g. model_state_dict
+    #[arg(long)]
+    key: Option<String>,
     /// The model it is of; see `longcast models`
     #[arg(long)]
     model: String,
@@ -114,7 +117,7 @@ pub fn run(args: &ImportArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         let dir = args.save.display();
         return Err(Error::other(format!("{dir}: there already; remove it or choose another folder")).into());
     }
-    let dict = StateDict::read(&args.checkpoint)?;
+    let dict = StateDict::read_below(&args.checkpoint, args.key.as_deref())?;
     let inferred = reference.infer(&dict)?;
     if let Some(contradicted) = inferred.contradicted(&set) {
         let message = format!("the checkpoint has {contradicted}, and --set says otherwise: leave it out");

@@ -1,6 +1,6 @@
 //! The laws every forecaster keeps, as a check that anyone can run on theirs.
 
-use std::{fs, path::Path};
+use std::{fs, ops::ControlFlow, path::Path};
 
 use ndarray::{Array2, Array3, Axis, s};
 
@@ -22,7 +22,7 @@ pub const SIZES: (usize, usize) = (48, 12);
 /// - The same seed gives the same bits.
 /// - A lookback alone and in a batch gives the same bits.
 /// - `save` then `load` gives the same bits, and `fit` after `load` works.
-/// - `refit` keeps the shape of forecasts, and the bits too where it says that it did nothing.
+/// - `refit` keeps the shape of forecasts, and the bits too where it says that it did nothing or was stopped.
 /// - A lookback that is too short is an error.
 ///
 /// `dir` is an empty folder to save into.
@@ -67,6 +67,10 @@ fn check_on(build: &dyn Fn(&BuildContext) -> Result<Box<dyn Forecaster>>, series
     second.fit(&train, &valid, &mut ())?;
     same(&forecast, &second.predict(&batch.lookback)?, "fitted twice with one seed")?;
 
+    // A method may be done before it asks whether to end.
+    if let Err(Error::Interrupted) = second.refit(&train, &mut |_| ControlFlow::Break(())) {
+        same(&forecast, &second.predict(&batch.lookback)?, "before and after a refit that was stopped")?;
+    }
     let refitted = second.refit(&train, &mut ())?;
     let after = second.predict(&batch.lookback)?;
     if !refitted {

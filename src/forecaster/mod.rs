@@ -48,7 +48,7 @@ pub trait Forecaster: Send + Sync {
     fn fit(&mut self, train: &Windows<'_>, valid: &Windows<'_>, observer: &mut dyn FitObserver) -> Result<()>;
 
     /// Learns anew from `all`, what [`fit`](Self::fit) chose by the validation windows left as it is; `false`
-    /// where the method cannot, and everything stays as it was fitted.
+    /// where the method cannot. Then, and after an error, everything stays as it was fitted.
     ///
     /// For forecasts past the last row, when there is nothing left to choose.
     ///

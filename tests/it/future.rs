@@ -71,6 +71,14 @@ fn the_same_file_gives_the_same_bits() {
 }
 
 #[test]
+fn a_network_learns_from_all_rows_in_the_end() {
+    let run = ["forecast", PASSENGERS, "--horizon", "6", "--model", "nlinear", "--set", "training.epochs=3"];
+    let all = json(&run);
+    assert_eq!(all["fitted_on_all_rows"], true);
+    assert_eq!(all["forecast"], json(&run)["forecast"]);
+}
+
+#[test]
 fn every_kind_of_file_is_written_and_the_numbers_are_the_same() {
     let folder = TempDir::new().unwrap();
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_string();

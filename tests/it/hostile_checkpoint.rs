@@ -11,7 +11,7 @@ use longcast::{
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::torch_file::{Pickle, state_dict, torch_file, zipped};
+use crate::torch_file::{Pickle, state_dict, storages, torch_file, zipped};
 
 fn refusal(bytes: &[u8]) -> String {
     let folder = TempDir::new().unwrap();
@@ -95,6 +95,29 @@ fn doubles_and_names_below_module_are_read() {
     let tensors = BTreeMap::from([("module.a.weight".to_string(), doubles)]);
     let dict = read(&torch_file(&tensors)).unwrap();
     assert_eq!(values(&dict), [("a.weight".to_string(), vec![2], vec![0.5, -2.0])]);
+}
+
+#[test]
+fn a_state_dict_below_a_key_is_found_by_it() {
+    let small = small();
+    let mut pickle = Pickle::begin();
+    // {"epoch": 3, "model": state dict, "groups": [{"rates": (0.5, 0.25), "decay": None}]}, as PyTorch writes it.
+    pickle.raw(b"}").put().raw(b"(").text("epoch").raw(b"K\x03").text("model");
+    pickle.raw(&state_dict(&small)[2..]);
+    pickle.bytes.pop();
+    pickle.text("groups").raw(b"]}(").text("rates").raw(b"G?\xe0\0\0\0\0\0\0G?\xd0\0\0\0\0\0\0\x86");
+    pickle.text("decay").raw(b"Nuau.");
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("wrapped.pth");
+    fs::write(&path, zipped(&pickle.bytes, &storages(&small))).unwrap();
+    let below = |key| StateDict::read_below(&path, key);
+    assert_eq!(values(&below(Some("model")).unwrap()), values(&read(&torch_file(&small)).unwrap()));
+    for (key, reason) in
+        [(Some("mode"), "did you mean 'model'"), (Some("epoch"), "model"), (None, "holds 'model': name")]
+    {
+        let message = below(key).err().unwrap().to_string();
+        assert!(message.contains(reason), "{message} does not tell of {reason}");
+    }
 }
 
 #[test]

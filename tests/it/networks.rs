@@ -20,7 +20,7 @@ use longcast::{
             olinear::{OLinear, OLinearC, OLinearParams},
         },
     },
-    windows::{Part, SplitRule, WindowShape, Windows},
+    windows::{Order, Part, SplitRule, WindowShape, Windows},
 };
 use ndarray::Array2;
 
@@ -326,7 +326,7 @@ fn a_forecast_is_the_same_bits_whoever_works_on_it() -> Result<()> {
     let params = NeuralParams { network, training: Training::default() };
     let mut model = Neural::<ITransformer>::new(params, &BuildContext::new(shape))?;
     model.take_as_fitted(&windows)?;
-    let mut batches = windows.batches(1, longcast::windows::Order::InTime);
+    let mut batches = windows.batches(1, Order::InTime);
     let lookback = &batches.next_batch().expect("there is a window").lookback;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads can be made");
     assert_eq!(model.predict(lookback)?, pool.install(|| model.predict(lookback))?);
@@ -459,4 +459,37 @@ fn params_that_cannot_be_used_are_refused() {
     assert_eq!(error("olinear", "training.batch_size=0"), "olinear: training.batch_size must be at least 1");
     assert!(error("linear", "training.learning_rate=-1.0").contains("learning_rate must be above 0"));
     assert!(error("nlinear", "network.individul=true").contains("did you mean 'individual'"));
+}
+
+#[test]
+fn a_refit_has_the_epochs_that_were_chosen() -> Result<()> {
+    let series = waves(400, 2);
+    let split = SplitRule::Ratio([0.6, 0.2, 0.2]).split(series.len())?;
+    let shape = WindowShape::of(&series, 24, 6)?;
+    let windows = |part| Windows::new(from_ref(&series), &[split.targets(part, 24)], shape);
+    let (train, valid, test) = (windows(Part::Train)?, windows(Part::Valid)?, windows(Part::Test)?);
+    let mut batches = test.batches(8, Order::InTime);
+    let lookback = &batches.next_batch().unwrap().lookback;
+    // A rate so large that the second epoch is worse than the first.
+    let mut params = NeuralParams { network: DLinearParams::default(), ..Default::default() };
+    params.training = Training { learning_rate: 0.3, epochs: 2, ..Training::default() };
+    let mut model = Neural::<DLinear>::new(params, &BuildContext::new(shape))?;
+    let mut heard = Listener::default();
+    model.fit(&train, &valid, &mut heard)?;
+    let losses: Vec<f64> = heard.epochs.iter().map(|report| report.valid_loss).collect();
+    assert!(losses[0] < losses[1], "{losses:?}");
+    let fitted = model.predict(lookback)?;
+    // The same windows for as many epochs: the same weights.
+    assert!(model.refit(&train, &mut ())?);
+    assert_eq!(model.predict(lookback)?, fitted);
+    // More windows: others.
+    let all = Windows::new(from_ref(&series), &[0..400], shape)?;
+    assert!(model.refit(&all, &mut ())?);
+    assert_ne!(model.predict(lookback)?, fitted);
+    // What comes from a file has no epoch that was chosen.
+    let folder = tempfile::tempdir().unwrap();
+    model.save(folder.path())?;
+    model.load(folder.path())?;
+    assert!(!model.refit(&all, &mut ())?);
+    Ok(())
 }

@@ -10,9 +10,12 @@ use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 /// What `torch.save(state_dict)` writes for these tensors.
 pub fn torch_file(tensors: &BTreeMap<String, Tensor>) -> Vec<u8> {
-    let storages: Vec<(String, Vec<u8>)> =
-        tensors.values().enumerate().map(|(key, tensor)| (format!("data/{key}"), bytes(tensor))).collect();
-    zipped(&state_dict(tensors), &storages)
+    zipped(&state_dict(tensors), &storages(tensors))
+}
+
+/// The storages that [`state_dict`] names.
+pub fn storages(tensors: &BTreeMap<String, Tensor>) -> Vec<(String, Vec<u8>)> {
+    tensors.values().enumerate().map(|(key, tensor)| (format!("data/{key}"), bytes(tensor))).collect()
 }
 
 /// The container around a pickle and its storages.

@@ -1,6 +1,9 @@
 //! Which model, which lookback, which rows: what is chosen where nothing is said.
 
-use std::time::Duration;
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use super::{ModelArgs, source::Source};
 use crate::{
@@ -126,6 +129,7 @@ pub fn fitted(
     if args.lookback == Some(0) {
         return Err(Usage("--lookback must be at least 1".into()).into());
     }
+    let started = Instant::now();
     let split = split(series.len(), horizon)?;
     let plans = plans(args, source, &split, horizon, models)?;
     let mut hear =
@@ -148,7 +152,16 @@ pub fn fitted(
         pipeline.calibrate(series, split.targets(Part::Valid, lookback), &args.level)?;
     }
     work.say("learning from all rows");
-    let refitted = pipeline.refit(series, 0..series.len(), &mut |_| progress::interrupted())?;
+    let name = format!("{}, from all rows", pipeline.model());
+    let out_of_time = || args.within.is_some_and(|within| started.elapsed() >= within);
+    let mut watch = |progress| match work.fitting(&name, Some(progress)) {
+        ControlFlow::Continue(()) if out_of_time() => ControlFlow::Break(()),
+        flow => flow,
+    };
+    let refitted = match pipeline.refit(series, 0..series.len(), &mut watch) {
+        Err(Error::Interrupted) if progress::interrupted().is_continue() => false,
+        done => done?,
+    };
     Ok(Choice { pipeline, tried, best, refitted })
 }
 
@@ -164,7 +177,7 @@ impl Choice {
             source.series.len(),
             source.series.variates().len()
         )];
-        let refitted = if self.refitted { ", fitted again on all rows" } else { "" };
+        let refitted = if self.refitted { ", fitted again on all rows" } else { ", not fitted on the last rows" };
         let model = format!("{} (lookback {}{refitted})", self.pipeline.model(), shape.lookback);
         facts.push(match self.won() {
             Some(won) => format!("{model}: {won}"),

@@ -150,6 +150,8 @@ pub struct Neural<N: Network> {
     network: N,
     weights: Weights,
     state: State,
+    /// The epoch that the validation windows chose, of a fit that went on from no file.
+    best_epoch: Option<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -179,7 +181,7 @@ impl<N: Network> Neural<N> {
     pub fn new(params: NeuralParams<N::Params>, context: &BuildContext) -> Result<Self> {
         params.training.check(N::NAME)?;
         let (network, weights) = draw(&params, context)?;
-        Ok(Self { params, context: *context, network, weights, state: State::Drawn })
+        Ok(Self { params, context: *context, network, weights, state: State::Drawn, best_epoch: None })
     }
 
     /// The weights, by the names of the reference's state dict.
@@ -264,14 +266,32 @@ impl<N: Network> Forecaster for Neural<N> {
             Some(horizon) => (&train.with_horizon(horizon)?, &valid.with_horizon(horizon)?),
             None => (train, valid),
         };
-        if self.state != State::Loaded {
+        let anew = self.state != State::Loaded;
+        if anew {
             self.network.calibrate(train)?;
         }
-        let seed = self.context.seed;
-        trainer::train(&mut self.network, &self.weights, &self.params.training, seed, train, valid, observer)?;
+        let (plan, seed) = (&self.params.training, self.context.seed);
+        let best = trainer::train(&mut self.network, &self.weights, plan, seed, train, valid, observer)?;
         self.ready()?;
         self.state = State::Fitted;
+        self.best_epoch = anew.then_some(best);
         Ok(())
+    }
+
+    /// From the first weights on, for as many epochs as the validation windows chose.
+    fn refit(&mut self, all: &Windows<'_>, observer: &mut dyn FitObserver) -> Result<bool> {
+        let Some(epochs) = self.best_epoch else { return Ok(false) };
+        let all = match self.network.training_horizon() {
+            Some(horizon) => &all.with_horizon(horizon)?,
+            None => all,
+        };
+        let (mut network, weights) = draw::<N>(&self.params, &self.context)?;
+        network.calibrate(all)?;
+        let (plan, seed) = (&self.params.training, self.context.seed);
+        trainer::train_for(&mut network, &weights, plan, seed, all, epochs, observer)?;
+        (self.network, self.weights) = (network, weights);
+        self.ready()?;
+        Ok(true)
     }
 
     fn predict(&self, lookback: &Lookback) -> Result<Array3<f32>> {
@@ -301,7 +321,7 @@ impl<N: Network> Forecaster for Neural<N> {
     fn load(&mut self, dir: &Path) -> Result<()> {
         self.weights.load(&dir.join(WEIGHTS_FILE), N::ALIASES)?;
         self.ready()?;
-        self.state = State::Loaded;
+        (self.state, self.best_epoch) = (State::Loaded, None);
         Ok(())
     }
 }

@@ -35,7 +35,7 @@ use crate::{
 /// Windows whose validation errors are added up together; the sums are added in order.
 const BLOCK: usize = 64;
 
-/// Trains the weights of `network` and leaves them at the epoch that was best on `valid`.
+/// Trains the weights of `network` and leaves them at the epoch that was best on `valid`; its number, from 1.
 pub fn train<N: Network>(
     network: &mut N,
     weights: &Weights,
@@ -44,15 +44,8 @@ pub fn train<N: Network>(
     train: &Windows<'_>,
     valid: &Windows<'_>,
     observer: &mut dyn FitObserver,
-) -> Result<()> {
-    weights.lay_out(false)?;
-    let mut trainer = Trainer::new(weights, plan, seed);
-    let seen = if plan.epoch_windows == 0 { train.len() } else { plan.epoch_windows.min(train.len()) };
-    let steps = match seen / plan.batch_size {
-        whole if whole > 0 && plan.drop_last => whole,
-        _ => seen.div_ceil(plan.batch_size),
-    };
-    let total = steps * plan.epochs;
+) -> Result<usize> {
+    let mut trainer = Trainer::start(weights, plan, seed)?;
     let checkpoint = observer.checkpoint().filter(|_| !trainer.plain);
     let mut counts = Counts::default();
     let mut best: Option<Vec<Vec<f32>>> = None;
@@ -68,34 +61,14 @@ pub fn train<N: Network>(
             break;
         }
         let start = Instant::now();
-        let order = order(train, seen, plan.balanced, key(seed, Purpose::Order, epoch));
-        let mut sum = 0.0;
-        let mut rate = 0.0;
-        for (index, batch) in order.chunks(plan.batch_size).take(steps).enumerate() {
-            let done = (epoch - 1) * steps + index;
-            rate = plan.schedule.rate(plan.learning_rate, epoch, plan.epochs, done as f64 / total as f64);
-            let loss = trainer.step(network, train, batch, rate)?;
-            if !loss.is_finite() {
-                return Err(Error::Diverged { epoch, step: index + 1, learning_rate: rate });
-            }
-            sum += loss;
-            let progress = FitProgress { done: done + 1, total, unit: "step", loss: Some(loss) };
-            if observer.progress(progress).is_break() {
-                return Err(Error::Interrupted);
-            }
-        }
+        let Epoch { train_loss, learning_rate, steps } = trainer.epoch(network, train, epoch, plan.epochs, observer)?;
         network.fold()?;
         let valid_loss = mean_loss(network, weights, &valid.for_epoch(epoch), plan)?;
         if !valid_loss.is_finite() {
-            return Err(Error::Diverged { epoch, step: steps, learning_rate: rate });
+            return Err(Error::Diverged { epoch, step: steps, learning_rate });
         }
-        let report = EpochReport {
-            epoch,
-            train_loss: sum / steps as f64,
-            valid_loss,
-            learning_rate: rate,
-            seconds: start.elapsed().as_secs_f64(),
-        };
+        let seconds = start.elapsed().as_secs_f64();
+        let report = EpochReport { epoch, train_loss, valid_loss, learning_rate, seconds };
         counts.curve.push(report);
         counts.steps = trainer.steps;
         // As in the published code, a tie is an improvement.
@@ -116,7 +89,31 @@ pub fn train<N: Network>(
         }
     }
     let values = best.expect("there is at least one epoch");
-    trainer.state.iter().zip(&values).try_for_each(|(weight, values)| weight.set(values))
+    trainer.state.iter().zip(&values).try_for_each(|(weight, values)| weight.set(values))?;
+    Ok(counts.curve.len() - counts.without_improvement)
+}
+
+/// The same for so many `epochs` and with nothing to choose by: on the windows that [`train`] had, it comes to the
+/// bits that [`train`] came to if that chose the last of them.
+pub fn train_for<N: Network>(
+    network: &mut N,
+    weights: &Weights,
+    plan: &Training,
+    seed: u64,
+    train: &Windows<'_>,
+    epochs: usize,
+    observer: &mut dyn FitObserver,
+) -> Result<()> {
+    let mut trainer = Trainer::start(weights, plan, seed)?;
+    (1..=epochs).try_for_each(|epoch| trainer.epoch(network, train, epoch, epochs, observer).map(|_| ()))
+}
+
+/// What came of an epoch.
+struct Epoch {
+    train_loss: f64,
+    /// Of the last step.
+    learning_rate: f64,
+    steps: usize,
 }
 
 /// The numbers of the `seen` windows of an epoch, in the order in which it sees them.
@@ -178,6 +175,46 @@ impl Trainer {
             steps: 0,
             plain: !weights.device().is_cpu(),
         }
+    }
+
+    /// For a run from its first step.
+    fn start(weights: &Weights, plan: &Training, seed: u64) -> Result<Self> {
+        weights.lay_out(false)?;
+        Ok(Self::new(weights, plan, seed))
+    }
+
+    /// The updates of `epoch`, counted from 1, in a run that is to have `epochs` of them.
+    fn epoch<N: Network>(
+        &mut self,
+        network: &N,
+        train: &Windows<'_>,
+        epoch: usize,
+        epochs: usize,
+        observer: &mut dyn FitObserver,
+    ) -> Result<Epoch> {
+        let Training { batch_size, drop_last, epoch_windows, balanced, .. } = self.plan;
+        let seen = if epoch_windows == 0 { train.len() } else { epoch_windows.min(train.len()) };
+        let steps = match seen / batch_size {
+            whole if whole > 0 && drop_last => whole,
+            _ => seen.div_ceil(batch_size),
+        };
+        let order = order(train, seen, balanced, key(self.seed, Purpose::Order, epoch));
+        let (mut sum, mut learning_rate) = (0.0, 0.0);
+        for (index, batch) in order.chunks(batch_size).take(steps).enumerate() {
+            let done = (epoch - 1) * steps + index;
+            let part = done as f64 / (steps * self.plan.epochs) as f64;
+            learning_rate = self.plan.schedule.rate(self.plan.learning_rate, epoch, self.plan.epochs, part);
+            let loss = self.step(network, train, batch, learning_rate)?;
+            if !loss.is_finite() {
+                return Err(Error::Diverged { epoch, step: index + 1, learning_rate });
+            }
+            sum += loss;
+            let progress = FitProgress { done: done + 1, total: steps * epochs, unit: "step", loss: Some(loss) };
+            if observer.progress(progress).is_break() {
+                return Err(Error::Interrupted);
+            }
+        }
+        Ok(Epoch { train_loss: sum / steps as f64, learning_rate, steps })
     }
 
     /// The same in candle's own operations, as on devices that the fused ones are not written for.

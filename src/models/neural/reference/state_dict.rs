@@ -28,12 +28,23 @@ impl StateDict {
     /// # Errors
     /// If it cannot be read, is damaged, or holds more or other than named tensors.
     pub fn read(path: &Path) -> Result<Self> {
+        Self::read_below(path, None)
+    }
+
+    /// The same of a file of `torch.save` that holds the state dict below `key`, beside the state of an optimizer
+    /// perhaps.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read); if there is nothing below `key`.
+    pub fn read_below(path: &Path, key: Option<&str>) -> Result<Self> {
         let bytes = fs::read(path).map_err(Error::io("read", path))?;
         let tensors = if bytes.starts_with(torch_file::MAGIC) {
-            torch_file::read(&bytes).map_err(|error| Error::file(path, error))?
+            torch_file::read(&bytes, key).map_err(|error| Error::file(path, error))?
         } else if bytes.starts_with(torch_file::OLD_MAGIC) {
             let remedy = "load it and save it again with PyTorch 1.6 or newer";
             return Err(Error::file(path, format!("a pickle as PyTorch wrote it before 1.6: {remedy}")));
+        } else if let Some(key) = key {
+            return Err(Error::file(path, format!("not a file of torch.save, so that nothing is below '{key}'")));
         } else {
             let tensors = safetensors::load_buffer(&bytes, &Device::Cpu);
             let refused = |error| format!("neither a file of torch.save nor one of safetensors: {error}");

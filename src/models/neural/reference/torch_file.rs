@@ -21,16 +21,28 @@ const LARGEST_RANK: usize = 8;
 /// Tensors may share a storage, as a layer does that the reference registers twice.
 const TIMES_SHARED: usize = 4;
 
-/// All tensors of a state dict, by name.
+/// All tensors of a state dict, by name; of the one below `key`, where there is a `key`.
 ///
 /// # Errors
-/// If the bytes are no such file, or its pickle is more than a state dict.
-pub fn read(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
+/// If the bytes are no such file, its pickle is more than a state dict, or there is none below `key`.
+pub fn read(bytes: &[u8], key: Option<&str>) -> Result<BTreeMap<String, Tensor>> {
     let mut archive = Archive::open(bytes)?;
     let pickle = archive.entry("data.pkl", LONGEST_PICKLE)?;
-    let Object::Dict(items) = unpickle(&pickle)? else {
+    let Object::Dict(mut items) = unpickle(&pickle)? else {
         return Err(Error::other("its pickle is no state dict: save model.state_dict(), not the model"));
     };
+    let dicts: Vec<&str> = items.iter().filter_map(|item| dict(item).map(|(name, _)| name)).collect();
+    match key {
+        Some(key) => {
+            let own = items.iter().filter_map(dict).find(|(name, _)| *name == key);
+            items = own.ok_or_else(|| Error::unknown("dict in it", key, dicts))?.1.to_vec();
+        }
+        None if !dicts.is_empty() => {
+            let dicts = dicts.join("', '");
+            return Err(Error::other(format!("it holds '{dicts}': name the one that is the state dict with --key")));
+        }
+        None => {}
+    }
     let mut stored = BTreeMap::new();
     for (name, value) in &items {
         let Object::Unicode(name) = name else {
@@ -45,6 +57,14 @@ pub fn read(bytes: &[u8]) -> Result<BTreeMap<String, Tensor>> {
         }
     }
     archive.tensors(&stored)
+}
+
+/// An item that is a dict itself: its name and its items. PyTorch's own about a state dict is none.
+fn dict((name, value): &(Object, Object)) -> Option<(&str, &[(Object, Object)])> {
+    match (name, value) {
+        (Object::Unicode(name), Object::Dict(items)) if name != METADATA => Some((name, items)),
+        _ => None,
+    }
 }
 
 struct Archive<'a> {
