@@ -34,8 +34,7 @@ use crate::{Error, Result};
 /// is faster.
 const WIDEST: usize = 10_000;
 
-/// The cells of the time column, the values (one variate after the other, NaN where missing) and
-/// the number of rows, given to `finish`.
+/// The timestamps, the values (one variate after the other, NaN where missing) and the number of rows.
 ///
 /// `None` where polars refuses the file, or where it might have read it otherwise than it is
 /// written. The caller then reads line by line, so nothing here has to explain what is wrong.
@@ -44,14 +43,10 @@ const WIDEST: usize = 10_000;
 ///   length below zero).
 /// * Blank lines, lone carriage returns, short rows (padded in silence), long rows (cut in silence
 ///   where columns are chosen): found by counting line ends and separators.
-pub(super) fn csv_columns<T>(
-    text: &str,
-    layout: &Layout,
-    finish: impl FnOnce(&[&str], Vec<f64>, usize) -> Option<T>,
-) -> Option<T> {
+pub(super) fn csv_columns(text: &str, layout: &Layout) -> Option<(Vec<NaiveDateTime>, Vec<f64>, usize)> {
     let body = &text.as_bytes()[layout.body..];
     let width = layout.names.len();
-    if width > WIDEST || body.contains(&b'"') {
+    if width > WIDEST {
         return None;
     }
     // polars' own code is not trusted to be free of panics on bytes nobody has tried yet.
@@ -78,22 +73,26 @@ pub(super) fn csv_columns<T>(
         }
     }
     wanted.sort_unstable_by_key(|(place, _)| *place);
-    let mut values = vec![0.0; rows * wanted.len()];
-    // Dropped when copied: the table and polars' columns are never both whole in memory.
-    let copies = values.par_chunks_mut(rows).zip(wanted).map(|(into, (_, column))| copy(into, &column));
-    copies.collect::<PolarsResult<()>>().ok()?;
     let cells: Vec<&str> = match &times {
         Some(times) => times.str().ok()?.iter().map(Option::unwrap_or_default).collect(),
         None => Vec::new(),
     };
-    finish(&cells, values, rows)
+    let mut values = vec![0.0; rows * wanted.len()];
+    // Dropped when copied: the table and polars' columns are never both whole in memory.
+    let copies = values.par_chunks_mut(rows).zip(wanted).map(|(into, (_, column))| copy(into, &column));
+    let (copied, timestamps) = rayon::join(|| copies.collect::<PolarsResult<()>>(), || dates::parse(&cells));
+    copied.ok()?;
+    Some((timestamps.ok()?, values, rows))
 }
 
-/// How many rows there are, if there are as many line ends and separators as whole rows have.
+/// How many rows there are, if there is no quote and as many line ends and separators as whole rows have.
 fn rows(body: &[u8], layout: &Layout) -> Option<usize> {
     let [mut ends, mut separators, mut returns] = [0; 3];
-    // All three in one part after the other, while it is in the cache.
+    // All of them in one part after the other, while it is in the cache.
     for part in body.chunks(1 << 16) {
+        if memchr::memchr(b'"', part).is_some() {
+            return None;
+        }
         ends += content::count(part, layout.line_end);
         separators += content::count(part, layout.separator);
         returns += content::count(part, b'\r');

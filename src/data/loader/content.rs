@@ -1,8 +1,13 @@
 //! The bytes of a file: which format they are in, expanded, and their checksum.
 
-use std::{fs, io::Read, path::Path};
+use std::{
+    fs,
+    io::{self, Read, Seek, SeekFrom},
+    path::Path,
+};
 
 use flate2::read::MultiGzDecoder;
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Result, data::fetch};
@@ -42,7 +47,7 @@ impl Content {
         if path.is_dir() {
             return Err(Error::file(path, "is a folder, not a file"));
         }
-        let mut bytes = fs::read(path).map_err(Error::io("read", path))?;
+        let mut bytes = whole(path).map_err(Error::io("read", path))?;
         if extension.as_deref() == Some("gz") {
             bytes = expand(path, &bytes)?;
         }
@@ -55,6 +60,25 @@ impl Content {
     pub(super) fn sha256(&self) -> String {
         fetch::hex(Sha256::new_with_prefix(&self.bytes))
     }
+}
+
+/// All bytes of a file, a large one's by several threads: what is cached is copied only.
+fn whole(path: &Path) -> io::Result<Vec<u8>> {
+    const PART: usize = 1 << 23;
+    let len = fs::metadata(path)?.len();
+    if len <= PART as u64 {
+        return fs::read(path);
+    }
+    let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    // `vec!` has its zeros from the system, which gives each thread its own when it writes, but it has no error.
+    Vec::<u8>::new().try_reserve_exact(len)?;
+    let mut bytes = vec![0; len];
+    bytes.par_chunks_mut(PART).enumerate().try_for_each(|(index, part)| {
+        let mut file = fs::File::open(path)?;
+        file.seek(SeekFrom::Start((index * PART) as u64))?;
+        file.read_exact(part)
+    })?;
+    Ok(bytes)
 }
 
 fn expand(path: &Path, packed: &[u8]) -> Result<Vec<u8>> {
@@ -90,11 +114,10 @@ pub(super) fn text<'a>(path: &Path, bytes: &'a [u8]) -> Result<&'a str> {
     if bytes.starts_with(b"PAR1") || bytes.starts_with(&GZIP) {
         return Err(Error::file(path, "holds Parquet or gzip data under the name of a text file: rename it"));
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| fault(error.valid_up_to(), "not UTF-8 text: convert the file; the first other byte is"))?;
-    // `contains` searches in vectors, `position` does not.
-    if bytes.contains(&0) {
-        let offset = bytes.iter().take_while(|byte| **byte != 0).count();
+    let (text, nul) = rayon::join(|| std::str::from_utf8(bytes), || memchr::memchr(0, bytes));
+    let text =
+        text.map_err(|error| fault(error.valid_up_to(), "not UTF-8 text: convert the file; the first other byte is"))?;
+    if let Some(offset) = nul {
         return Err(fault(offset, "not text: there is a NUL byte"));
     }
     Ok(text.strip_prefix('\u{feff}').unwrap_or(text))

@@ -2,7 +2,10 @@
 
 use std::sync::LazyLock;
 
-use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, TimeDelta};
+use chrono::{
+    Datelike, NaiveDateTime, NaiveTime, TimeDelta,
+    format::{Item, Parsed, StrftimeItems, parse as parse_items},
+};
 
 /// The formats of dates that are recognised, in the order they are tried (in the notation of
 /// `strftime`; months, days and hours need no leading zero, years need four digits).
@@ -27,7 +30,10 @@ pub(super) struct NotADate {
 #[derive(Debug)]
 struct Pattern {
     text: String,
+    /// The same as chrono takes it apart, once for all cells.
+    items: Vec<Item<'static>>,
     zoned: bool,
+    timed: bool,
     month_only: bool,
 }
 
@@ -37,7 +43,10 @@ static PATTERNS: LazyLock<Vec<Pattern>> = LazyLock::new(|| {
         let month_only = !date.contains("%d");
         for time in TIMES.iter().filter(|time| !month_only || time.is_empty()) {
             for offset in OFFSETS.iter().filter(|offset| offset.is_empty() || !time.is_empty()) {
-                patterns.push(Pattern { text: format!("{date}{time}{offset}"), zoned: !offset.is_empty(), month_only });
+                let text = format!("{date}{time}{offset}");
+                let items = StrftimeItems::new(&text).parse_to_owned().expect("the formats here are well-formed");
+                let (zoned, timed) = (!offset.is_empty(), !time.is_empty());
+                patterns.push(Pattern { text, items, zoned, timed, month_only });
             }
         }
     }
@@ -49,18 +58,19 @@ type Moment = (NaiveDateTime, i32);
 
 impl Pattern {
     fn parse(&self, cell: &str) -> Option<Moment> {
-        let moment = if self.zoned {
-            let zoned = DateTime::parse_from_str(cell, &self.text).ok()?;
-            (zoned.naive_local(), zoned.offset().local_minus_utc())
-        } else if self.month_only {
+        let mut parsed = Parsed::new();
+        parse_items(&mut parsed, cell, self.items.iter()).ok()?;
+        if self.month_only {
             // A month is its first day.
-            let separator = &self.text[2..3];
-            let cell = format!("{cell}{separator}1");
-            (NaiveDate::parse_from_str(&cell, &format!("{}{separator}%d", self.text)).ok()?.into(), 0)
-        } else if self.text.contains("%H") {
-            (NaiveDateTime::parse_from_str(cell, &self.text).ok()?, 0)
+            parsed.set_day(1).ok()?;
+        }
+        let moment = if self.zoned {
+            let zoned = parsed.to_datetime().ok()?;
+            (zoned.naive_local(), zoned.offset().local_minus_utc())
+        } else if self.timed {
+            (parsed.to_naive_datetime_with_offset(0).ok()?, 0)
         } else {
-            (NaiveDate::parse_from_str(cell, &self.text).ok()?.into(), 0)
+            (parsed.to_naive_date().ok()?.and_time(NaiveTime::MIN), 0)
         };
         // Two digits would be read as a year of the first century.
         (moment.0.year() >= 1000).then_some(moment)

@@ -8,13 +8,16 @@ use crate::{Error, Result, data::Series};
 
 /// Sorts, joins duplicates and fills, in this order, each only as far as `options` say.
 pub(super) fn complete(mut table: Table, name: &str, options: &ReadOptions) -> Result<Series> {
-    if let Some((row, column)) = first(&table, |value| value.is_infinite()) {
+    let whole = first(&table, |value| !value.is_finite()).is_none();
+    if !whole && let Some((row, column)) = first(&table, f64::is_infinite) {
         let message = format!("'{}' is infinite: correct the value, or remove it", table.variates[column]);
         return Err(table.fault(row, message));
     }
     order(&mut table, options)?;
     join(&mut table, options.duplicates)?;
-    fill(&mut table, options.fill)?;
+    if !whole {
+        fill(&mut table, options.fill)?;
+    }
     Series::new(name, table.timestamps, table.variates, table.values)
 }
 
