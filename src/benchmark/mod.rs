@@ -24,7 +24,7 @@ pub use crate::evaluator::Example;
 pub use failure::Failure;
 pub use lock::{LOCK_FILE, Lock, LockedData};
 pub use merge::{Conflict, Merged, Missing, merge};
-pub use pretrain::{PretrainPlan, Pretrained, Source, pretrain};
+pub use pretrain::{PretrainPlan, Pretrained, Source, pretrain, unfinished_of};
 pub use protocol::{NamedProtocol, Protocol};
 pub use record::{DataRecord, FORMAT, Machine, Record, Seconds, Software, file_safe, write_whole};
 pub use shard::{FIRST_INDEX, SHARDS, Shard, estimated_cost};

@@ -8,15 +8,16 @@ use std::{
     fs,
     ops::{ControlFlow, Range},
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Event, Machine, Prepared, Software,
+    Event, Machine, Prepared, Software, checkpoint,
     record::write_whole,
+    remove_unfinished,
     task::{Fitting, resolved_params},
 };
 use crate::{
@@ -42,6 +43,9 @@ pub struct PretrainPlan {
     pub horizon: usize,
     pub seed: u64,
     pub device: Device,
+    /// A fit that takes longer leaves how far it has come after each epoch, beside the folder it is to be kept in;
+    /// the same plan with the same folder goes on from there.
+    pub checkpoint_after: Duration,
 }
 
 /// What stands beside pretrained weights: all that went in.
@@ -83,7 +87,8 @@ pub struct Source {
 ///
 /// # Errors
 /// If the folder is there or cannot be made, no set has a window, the model cannot be built or fitted, or
-/// `hear` asks to stop ([`Error::Interrupted`]); the folder is there complete, or not at all.
+/// `hear` asks to stop ([`Error::Interrupted`]); the folder is there complete, or not at all. What a long fit had
+/// learnt until then lies in a folder of the same name and `.unfinished`.
 pub fn pretrain(
     models: &Registry,
     plan: &PretrainPlan,
@@ -125,10 +130,13 @@ pub fn pretrain(
     let train = Windows::new(&channels, &targets[0], shape)?;
     let valid = Windows::new(&channels, &targets[1], shape)?;
     let start = Instant::now();
-    let mut fitting = Fitting::new(hear, None);
+    let mut checkpoint = checkpoint(&unfinished_of(dir), plan.checkpoint_after);
+    let inputs = (&plan.model, &params, shape, plan.seed, &sources);
+    checkpoint.of += &serde_json::to_string(&inputs).map_err(|error| Error::other(error.to_string()))?;
+    let mut fitting = Fitting::new(hear, Some(checkpoint));
     forecaster.fit(&train, &valid, &mut fitting)?;
+    let seconds = start.elapsed().as_secs_f64() + fitting.earlier_seconds();
     let curve = fitting.curve;
-    let seconds = start.elapsed().as_secs_f64();
 
     forecaster.save(unfinished.path())?;
     let pretrained = Pretrained {
@@ -149,7 +157,15 @@ pub fn pretrain(
     let text = toml::to_string(&pretrained).map_err(|error| Error::other(error.to_string()))?;
     write_whole(&unfinished.path().join(FILE), text.as_bytes())?;
     fs::rename(unfinished.keep(), dir).map_err(Error::io("make the folder", dir))?;
+    remove_unfinished(&unfinished_of(dir))?;
     Ok(pretrained)
+}
+
+/// Where a fit for the folder `dir` leaves how far it has come.
+pub fn unfinished_of(dir: &Path) -> PathBuf {
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push(".unfinished");
+    dir.with_file_name(name)
 }
 
 impl Pretrained {

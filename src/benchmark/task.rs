@@ -251,6 +251,11 @@ impl<'a> Fitting<'a> {
     pub fn new(hear: &'a mut dyn FnMut(Event<'_>) -> ControlFlow<()>, checkpoint: Option<Checkpoint>) -> Self {
         Self { hear, checkpoint, curve: vec![], earlier: 0 }
     }
+
+    /// What an earlier run took for the epochs that this one did not go through.
+    pub fn earlier_seconds(&self) -> f64 {
+        self.curve[..self.earlier].iter().map(|epoch| epoch.seconds).sum()
+    }
 }
 
 impl FitObserver for Fitting<'_> {
@@ -316,8 +321,8 @@ pub fn run_task(
         // There need not be any windows to learn from.
         Learning::ZeroShot | Learning::AsIs => (0, 0),
     };
+    let fit = start.elapsed().as_secs_f64() + fitting.earlier_seconds();
     let Fitting { curve, earlier, .. } = fitting;
-    let fit = start.elapsed().as_secs_f64() + curve[..earlier].iter().map(|epoch| epoch.seconds).sum::<f64>();
 
     let start = Instant::now();
     let total = test.len();

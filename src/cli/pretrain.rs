@@ -1,13 +1,13 @@
 //! `longcast pretrain`: one model on many data sets, kept in a folder.
 
-use std::{ops::ControlFlow, path::PathBuf, process::ExitCode};
+use std::{ops::ControlFlow, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
 
 use super::{Usage, print, progress};
 use crate::{
-    benchmark::{BenchObserver, Event, Prepared, PretrainPlan, Pretrained, Protocol, Task, pretrain},
+    benchmark::{BenchObserver, Event, Prepared, PretrainPlan, Pretrained, Protocol, Task, pretrain, unfinished_of},
     data::Catalogue,
     forecaster::{Device, Params, Registry},
 };
@@ -48,6 +48,10 @@ pub struct PretrainArgs {
     /// Look for data here first
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Keep what has been learnt beside the folder, after each epoch from so many seconds on: the same command goes on
+    /// from it
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    checkpoint_after: u64,
     /// Where networks compute: cpu, or cuda in a build that has it
     #[arg(long, default_value_t)]
     device: Device,
@@ -74,6 +78,7 @@ pub fn run(args: &PretrainArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         horizon: args.horizon,
         seed: args.seed,
         device: args.device,
+        checkpoint_after: Duration::from_secs(args.checkpoint_after),
     };
     progress::listen_for_interrupts()?;
     let catalogue = Catalogue::new(args.data.as_deref())?;
@@ -86,7 +91,16 @@ pub fn run(args: &PretrainArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let _ = hear(Event::Started);
     let result = pretrain(models, &plan, &sets, &args.save, &mut hear);
     bar.finish();
-    let pretrained = result.with_context(|| format!("pretrain {}", args.model))?;
+    let pretrained = result.with_context(|| match unfinished_of(&args.save) {
+        unfinished if unfinished.is_dir() => {
+            format!(
+                "what {} has learnt is in {}, and the same command goes on from it",
+                args.model,
+                unfinished.display()
+            )
+        }
+        _ => format!("pretrain {}", args.model),
+    })?;
     match args.json {
         true => print(&format!("{}\n", serde_json::to_string_pretty(&pretrained)?))?,
         false => print(&describe(&pretrained, args))?,

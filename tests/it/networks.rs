@@ -319,7 +319,7 @@ fn freezing_some_weights_leaves_the_gradients_of_others() {
 // Alone a forecast has all threads, on a thread of a pool only that one.
 #[test]
 fn a_forecast_is_the_same_bits_whoever_works_on_it() -> Result<()> {
-    let series = waves(80, 300);
+    let series = waves(80, 400);
     let shape = WindowShape::of(&series, 48, 12)?;
     let windows = Windows::new(from_ref(&series), &[0..80], shape)?;
     let network = ITransformerParams { d_model: 64, d_ff: 64, heads: 2, ..Default::default() };

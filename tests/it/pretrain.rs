@@ -1,8 +1,15 @@
 //! One model on many data sets, and what starts from its weights.
 
-use std::{fs, path::Path};
+use std::{fs, ops::ControlFlow, path::Path, time::Duration};
 
 use assert_cmd::{Command, assert::Assert};
+use longcast::{
+    Error,
+    benchmark::{Event, Prepared, PretrainPlan, Protocol, pretrain as pretrain_on},
+    data::Catalogue,
+    forecaster::{Device, Params},
+    models::builtin,
+};
 use predicates::{prelude::PredicateBooleanExt, str::contains};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -108,6 +115,51 @@ fn sets_are_pretrained_on_together_and_the_same_seed_gives_the_same_weights() {
     assert_eq!(one["weights"], again["weights"]);
     assert_ne!(one["weights"], together("balanced", &["--balanced"])["weights"]);
     assert_ne!(one["weights"], together("seed", &["--seed", "7"])["weights"]);
+}
+
+#[test]
+fn what_was_interrupted_goes_on_to_the_same_weights() {
+    let (folder, models) = (TempDir::new().unwrap(), builtin());
+    let mut params = Params::default();
+    for setting in SMALL.iter().skip(3).step_by(2).chain(&["training.epochs=3"]) {
+        params.set(setting).unwrap();
+    }
+    let plan = PretrainPlan {
+        model: "gpht".into(),
+        preset: None,
+        params,
+        lookback: 24,
+        horizon: 6,
+        seed: 1,
+        device: Device::Cpu,
+        checkpoint_after: Duration::ZERO,
+    };
+    let catalogue = Catalogue::new(None).unwrap();
+    let sets = [Prepared::open(&catalogue, "AirPassengers", &Protocol::default()).unwrap()];
+    let run = |plan: &PretrainPlan, name: &str, epochs: usize| {
+        let mut heard = Vec::new();
+        let mut hear = |event: Event<'_>| match event {
+            Event::Epoch(report) => {
+                heard.push(report.epoch);
+                if heard.len() < epochs { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            }
+            _ => ControlFlow::Continue(()),
+        };
+        let result = pretrain_on(&models, plan, &sets, &folder.path().join(name), &mut hear);
+        (result, heard)
+    };
+    let whole = run(&plan, "whole", 9).0.unwrap();
+    assert!(matches!(run(&plan, "cut", 1).0, Err(Error::Interrupted)));
+    assert!(folder.path().join("cut.unfinished").is_dir() && !folder.path().join("cut").exists());
+    // Another plan does not go on from it.
+    let other = PretrainPlan { seed: 2, ..plan.clone() };
+    assert_eq!(run(&other, "cut", 1).1, [1]);
+    assert!(matches!(run(&plan, "cut", 1).0, Err(Error::Interrupted)));
+    let (gone_on, heard) = run(&plan, "cut", 9);
+    let gone_on = gone_on.unwrap();
+    assert_eq!(heard, [2, 3]);
+    assert_eq!((gone_on.weights, gone_on.curve.len()), (whole.weights, 3));
+    assert!(!folder.path().join("cut.unfinished").exists());
 }
 
 #[test]

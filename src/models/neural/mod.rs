@@ -15,6 +15,7 @@ pub mod kernels;
 mod layers;
 pub mod linear;
 pub mod olinear;
+mod optimizer;
 mod pass;
 pub mod reference;
 mod trainer;
@@ -30,9 +31,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use self::{
     input::Input,
     kernels::{activation::Activation, auto_correlation::Lags, loss::Loss},
+    optimizer::Optimizer,
     pass::{Pass, Sink},
     reference::{Conventions, Inferred, Shapes},
-    trainer::{Optimizer, Trainer, gradients},
+    trainer::{Trainer, gradients},
     training::{Schedule, Training},
     weights::{Init, Weight, Weights},
 };
@@ -173,7 +175,7 @@ fn windows_at_once(rows: usize, device: &candle_core::Device) -> usize {
 }
 
 /// Multiplications of a forecast, a row through every weight, that are worth waking all threads.
-const WORTH_ALL_THREADS: usize = 1 << 22;
+const WORTH_ALL_THREADS: usize = 1 << 24;
 
 impl<N: Network> Neural<N> {
     /// # Errors

@@ -5,10 +5,7 @@
 //! windows at a time, which keeps memory small and what is hot in the cache. The same seed gives the same
 //! bits for any number of threads.
 
-use std::{
-    sync::{Mutex, MutexGuard},
-    time::Instant,
-};
+use std::time::Instant;
 
 use candle_core::{Device, Tensor, Var, backprop::GradStore};
 use rand::{SeedableRng, seq::SliceRandom};
@@ -18,11 +15,8 @@ use rayon::prelude::*;
 use super::{
     Input, Network, Pass, Sink, Training, Weight, Weights,
     checkpoint::{self, Counts, Reached},
-    kernels::{
-        adam::{Moments, Rule, Update},
-        dropout::mix,
-        loss::Loss,
-    },
+    kernels::{dropout::mix, loss::Loss},
+    optimizer::Optimizer,
     pass::Gradients,
     tensor_error,
 };
@@ -165,8 +159,8 @@ impl Trainer {
         Self {
             plan: plan.clone(),
             seed,
-            weights: trained(weights),
-            state: trained(weights).into_iter().chain(weights.buffers()).map(|(_, weight)| weight).collect(),
+            weights: weights.changing(),
+            state: weights.changing().into_iter().chain(weights.buffers()).map(|(_, weight)| weight).collect(),
             device: weights.device(),
             optimizer: Optimizer::new(weights, plan),
             sinks: (0..plan.shards.max(Training::MOST_SHARDS)).map(|_| Sink::default()).collect(),
@@ -299,31 +293,23 @@ impl Trainer {
 
     /// Writes how far the run has come.
     fn write(&self, checkpoint: &Checkpoint, counts: &Counts, best: &[Vec<f32>]) -> Result<()> {
-        let moments: Vec<_> = self.optimizer.weights.iter().map(|(_, moments)| lock(moments)).collect();
+        let moments = self.optimizer.moments();
         checkpoint::write(checkpoint, counts, &self.values()?, best, moments.iter().map(|moments| &**moments))
     }
 
     /// How far an earlier run of the same has come.
     fn read(&self, checkpoint: &Checkpoint) -> Option<Reached> {
         let state: Vec<usize> = self.state.iter().map(Weight::len).collect();
-        let moments: Vec<usize> = self.optimizer.weights.iter().map(|(weight, _)| weight.len()).collect();
-        Reached::read(checkpoint, &state, &moments)
+        Reached::read(checkpoint, &state, &self.optimizer.lengths())
     }
 
     /// Goes on from there.
     fn take(&mut self, reached: &Reached) -> Result<()> {
-        for ((_, moments), reached) in self.optimizer.weights.iter().zip(&reached.moments) {
-            *lock(moments) = reached.clone();
-        }
         // Each step of a run that goes on updated the weights.
         self.steps = reached.counts.steps;
-        self.optimizer.steps = reached.counts.steps;
+        self.optimizer.go_on(&reached.moments, self.steps);
         self.state.iter().zip(&reached.state).try_for_each(|(weight, values)| weight.set(values))
     }
-}
-
-fn lock(moments: &Mutex<Moments>) -> MutexGuard<'_, Moments> {
-    moments.lock().expect("no thread panics holding it")
 }
 
 /// The loss of `input`; its gradients are added to those in the sink of `pass`.
@@ -411,11 +397,6 @@ impl Derivation {
     }
 }
 
-/// The weights that training may change.
-fn trained(weights: &Weights) -> Vec<(String, Weight)> {
-    weights.all().into_iter().filter(|(_, weight)| weight.is_trained()).collect()
-}
-
 /// The mean error over all windows, each once, or over as many of them as `plan` says; every element weighs
 /// the same.
 fn mean_loss<N: Network>(network: &N, weights: &Weights, windows: &Windows<'_>, plan: &Training) -> Result<f64> {
@@ -435,89 +416,6 @@ fn mean_loss<N: Network>(network: &N, weights: &Weights, windows: &Windows<'_>, 
     let blocks: Vec<f64> =
         numbers.par_chunks(BLOCK).map(block).collect::<candle_core::Result<_>>().map_err(tensor_error)?;
     Ok(blocks.iter().sum::<f64>() / (count * shape.variates * shape.horizon) as f64)
-}
-
-/// Adam or AdamW, and the moments of all weights.
-pub struct Optimizer {
-    weights: Vec<(Weight, Mutex<Moments>)>,
-    /// The same on another device: mean and square of each weight's gradient.
-    on_device: Vec<[Tensor; 2]>,
-    weight_decay: f64,
-    clip: f64,
-    steps: usize,
-}
-
-impl Optimizer {
-    pub fn new(weights: &Weights, plan: &Training) -> Self {
-        let weights = trained(weights).into_iter();
-        let weights = weights.map(|(_, weight)| (weight.clone(), Mutex::new(Moments::zeros(weight.len())))).collect();
-        Self { weights, on_device: vec![], weight_decay: plan.weight_decay, clip: plan.clip, steps: 0 }
-    }
-
-    /// One update by the sum of the gradients in `sinks`, in their order. A weight without a gradient
-    /// stays as it is.
-    ///
-    /// # Errors
-    /// If the weights are not where they can be written to.
-    pub fn step(&mut self, sinks: &[Sink], rate: f64) -> Result<()> {
-        self.steps += 1;
-        let sinks: Vec<_> = sinks.iter().map(Sink::lock).collect();
-        let parts: Vec<Vec<&[f32]>> =
-            self.weights.iter().map(|(weight, _)| sinks.iter().filter_map(|sink| sink.get(weight)).collect()).collect();
-        let factor = self.factor(|| Ok(parts.iter().map(|parts| squares(parts)).sum()))?;
-        let rule = Rule::new(rate, self.weight_decay, self.steps);
-        let weights = self.weights.par_iter().zip(&parts).filter(|(_, parts)| !parts.is_empty());
-        let updates = weights.map(|((weight, moments), gradients)| {
-            weight.tensor().inplace_op1(&Update { gradients, factor: factor as f32, moments, rule })
-        });
-        updates.collect::<candle_core::Result<()>>().map_err(tensor_error)?;
-        sinks.iter().flat_map(|sink| sink.noted()).try_for_each(|(buffer, values)| buffer.set(values))
-    }
-
-    /// What gradients are multiplied by so that their norm is not above the largest that is allowed;
-    /// `squares` gives the square of the norm.
-    fn factor(&self, squares: impl FnOnce() -> candle_core::Result<f64>) -> Result<f64> {
-        match self.clip {
-            0.0 => Ok(1.0),
-            clip => Ok((clip / (squares().map_err(tensor_error)?.sqrt() + 1e-6)).min(1.0)),
-        }
-    }
-
-    /// The same update in candle's own operations, by gradients that came over the tape.
-    fn plain_step(&mut self, gradients: &GradStore, rate: f64) -> Result<()> {
-        self.steps += 1;
-        let tensors = || self.weights.iter().map(|(weight, _)| weight.tensor());
-        if self.on_device.is_empty() {
-            let zeros = |tensor: &Tensor| Ok([tensor.zeros_like()?.detach(), tensor.zeros_like()?.detach()]);
-            self.on_device = tensors().map(zeros).collect::<candle_core::Result<_>>().map_err(tensor_error)?;
-        }
-        let square = |tensor: &Tensor| tensor.sqr()?.sum_all()?.to_scalar::<f32>().map(f64::from);
-        let factor = self.factor(|| tensors().filter_map(|tensor| gradients.get(tensor)).map(square).sum())?;
-        let Rule { beta, epsilon, keep, step, root } = Rule::new(rate, self.weight_decay, self.steps);
-        for ((weight, _), moments) in self.weights.iter().zip(&mut self.on_device) {
-            let Some(gradient) = gradients.get(weight.tensor()) else { continue };
-            let update = || -> candle_core::Result<(Tensor, [Tensor; 2])> {
-                let mix =
-                    |old: &Tensor, new: &Tensor, beta: f32| (old * f64::from(beta))? + (new * f64::from(1.0 - beta))?;
-                let gradient = (gradient * factor)?;
-                let mean = mix(&moments[0], &gradient, beta.0)?;
-                let square = mix(&moments[1], &gradient.sqr()?, beta.1)?;
-                let size = ((square.sqrt()? / f64::from(root))? + f64::from(epsilon))?;
-                let change = (mean.div(&size)? * f64::from(step))?;
-                Ok((((weight.tensor().detach() * f64::from(keep))? - change)?, [mean, square]))
-            };
-            let (values, new) = update().map_err(tensor_error)?;
-            weight.take(&values)?;
-            *moments = new;
-        }
-        Ok(())
-    }
-}
-
-/// The sum of squares of what the parts add up to.
-fn squares(parts: &[&[f32]]) -> f64 {
-    let len = parts.first().map_or(0, |part| part.len());
-    (0..len).map(|index| f64::from(parts.iter().map(|part| part[index]).sum::<f32>()).powi(2)).sum()
 }
 
 #[derive(Clone, Copy)]

@@ -261,6 +261,11 @@ impl Weights {
         self.lock().trained.iter().map(|(name, weight)| (name.clone(), weight.clone())).collect()
     }
 
+    /// Those that training may change.
+    pub fn changing(&self) -> Vec<(String, Weight)> {
+        self.all().into_iter().filter(|(_, weight)| weight.is_trained()).collect()
+    }
+
     /// What is kept but not trained, by name.
     pub fn buffers(&self) -> Vec<(String, Weight)> {
         self.lock().buffers.iter().map(|(name, weight)| (name.clone(), weight.clone())).collect()
