@@ -12,6 +12,7 @@ mod shard;
 mod suite;
 mod task;
 mod verify;
+mod watched;
 
 use std::{
     fs,
@@ -31,6 +32,7 @@ pub use shard::{FIRST_INDEX, SHARDS, Shard, estimated_cost};
 pub use suite::{Beside, Init, Learning, SUITE_FILE, Suite, Task};
 pub use task::{Prepared, run_task};
 pub use verify::{Difference, differences, record_files, settings_apart};
+pub use watched::Watched;
 
 use crate::{
     Error, Result,
@@ -76,18 +78,20 @@ pub struct Outcome {
 }
 
 /// How a suite is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     pub device: Device,
     /// Run on nothing but the data and the version that the lock file of the results folder names.
     pub locked: bool,
     /// A fit that takes longer leaves how far it has come after each epoch, and is gone on with by the next run.
     pub checkpoint_after: Duration,
+    /// The process that watches over this one, where there is one.
+    pub watched: Option<Watched>,
 }
 
 impl Default for Run {
     fn default() -> Self {
-        Self { device: Device::Cpu, locked: false, checkpoint_after: Duration::from_secs(60) }
+        Self { device: Device::Cpu, locked: false, checkpoint_after: Duration::from_secs(60), watched: None }
     }
 }
 
@@ -109,7 +113,7 @@ pub fn run(
     how: Run,
     observer: &mut dyn BenchObserver,
 ) -> Result<Outcome> {
-    let Run { device, locked, .. } = how;
+    let Run { device, locked, checkpoint_after, watched } = how;
     fs::create_dir_all(dir).map_err(Error::io("make the folder", dir))?;
     let lock = match (Lock::read(dir)?, locked) {
         (None, true) => return Err(Error::file(dir, format!("there is no {LOCK_FILE} to keep to"))),
@@ -160,8 +164,12 @@ pub fn run(
             interruptible(observer.event(position, &task, Event::Started))?;
             let mut hear = |event: Event<'_>| observer.event(position, &task, event);
             let unfinished = dir.join(UNFINISHED).join(&name);
-            let checkpoint = Some(checkpoint(&unfinished, how.checkpoint_after));
-            let record = match failure::caught(|| run_task(models, &task, data, device, checkpoint, &mut hear)) {
+            let checkpoint = Some(checkpoint(&unfinished, checkpoint_after));
+            let work = || {
+                let _at_work = watched.as_ref().map(|watched| watched.at_work(&unfinished)).transpose()?;
+                failure::caught(|| run_task(models, &task, data, device, checkpoint, &mut hear))
+            };
+            let record = match work() {
                 Err(error) if !matches!(error, Error::Interrupted) => {
                     Failure::forget(dir, &name)?;
                     remove_unfinished(&unfinished)?;

@@ -9,6 +9,8 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Subcommand};
 
+#[cfg(target_os = "linux")]
+use super::watch;
 use super::{
     Usage,
     merge::{self, MergeArgs},
@@ -111,9 +113,16 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     }
 
     let dir = records_folder(&args.out, &suite.name);
+    #[cfg(target_os = "linux")]
+    let watched = match watch::watched()? {
+        None => return watch::watch(&dir),
+        watched => watched,
+    };
+    #[cfg(not(target_os = "linux"))]
+    let watched = None;
     progress::listen_for_interrupts()?;
     let checkpoint_after = Duration::from_secs(args.checkpoint_after);
-    let how = benchmark::Run { device: args.device, locked: args.locked, checkpoint_after };
+    let how = benchmark::Run { device: args.device, locked: args.locked, checkpoint_after, watched };
     let mut bar = progress::Progress::new(suite.tasks.len());
     let outcome = benchmark::run(&suite, models, &catalogue, &dir, how, &mut bar);
     bar.finish();

@@ -25,6 +25,8 @@ mod report;
 mod serve;
 mod submit;
 mod verify;
+#[cfg(target_os = "linux")]
+mod watch;
 
 use std::{io::Write, process::ExitCode};
 

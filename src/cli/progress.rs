@@ -2,7 +2,10 @@
 
 use std::{
     ops::ControlFlow,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,11 +20,25 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// From here on the first Ctrl-C (or SIGTERM) asks for an end, and the second one forces it.
 pub fn listen_for_interrupts() -> anyhow::Result<()> {
-    ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::SeqCst) {
+    // One wish may come twice, where both a process and the one that watches over it are told.
+    const ONE_WISH: Duration = Duration::from_millis(200);
+    let first = OnceLock::new();
+    ctrlc::set_handler(move || {
+        if !INTERRUPTED.swap(true, Ordering::SeqCst) {
+            eprintln!("\nlongcast: ending; what is recorded stays (once more: end now)");
+        }
+        if first.get_or_init(Instant::now).elapsed() > ONE_WISH {
             std::process::exit(130);
         }
-        eprintln!("\nlongcast: ending; what is recorded stays (once more: end now)");
+    })?;
+    Ok(())
+}
+
+/// From here on Ctrl-C (or SIGTERM) is noted, and `handle` is called.
+pub fn on_interrupts(handle: impl Fn() + Send + 'static) -> anyhow::Result<()> {
+    ctrlc::set_handler(move || {
+        INTERRUPTED.store(true, Ordering::SeqCst);
+        handle();
     })?;
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::{
 
 use longcast::{
     Error, Result,
-    benchmark::{self, BenchObserver, Event, Outcome, Record, Run, Suite, Task, differences, record_files},
+    benchmark::{self, BenchObserver, Event, Failure, Outcome, Record, Run, Suite, Task, differences, record_files},
     data::Catalogue,
     forecaster::{BuildContext, FitObserver, Forecaster, Registry},
     models,
@@ -270,4 +270,80 @@ fn a_suite_killed_again_and_again_gives_the_table_of_an_undisturbed_run() {
     let table = |bench: &Bench| fs::read_to_string(bench.dir.path().join("out/tiny.md")).unwrap();
     assert_eq!(table(&killed), table(&undisturbed));
     assert_eq!(killed.records().len(), 16);
+}
+
+/// A task that ends at once, one that does not in a day, and one more.
+const LONG: &str = r#"
+    [variants.long]
+    model = "dlinear"
+    params = { training = { epochs = 1000000, patience = 1000000 } }
+    [[run]]
+    datasets = ["Synthetic"]
+    models = ["repeat", "long", "ridge"]
+    lookback = 24
+    horizons = [6]
+"#;
+
+/// The process that works for the one that was started, when it is at the task `name`.
+#[cfg(target_os = "linux")]
+fn process_at(bench: &Bench, run: &Child, name: &str) -> u32 {
+    let unfinished = bench.dir.path().join("out/records/tiny/unfinished");
+    for _ in 0..500 {
+        let tasks = fs::read_dir(&unfinished).into_iter().flatten().flatten();
+        if tasks.into_iter().any(|task| task.file_name().to_string_lossy().contains(name)) {
+            let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", run.id())).unwrap();
+            return children.trim().parse().unwrap();
+        }
+        sleep(Duration::from_millis(20));
+    }
+    panic!("it has not begun with {name}");
+}
+
+#[cfg(target_os = "linux")]
+fn kill(process: u32, signal: &str) {
+    assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_that_is_ended_without_a_word_fails_its_task_and_no_other() {
+    let bench = Bench::new(LONG);
+    let mut run = start(&bench, 1);
+    kill(process_at(&bench, &run, "long"), "-KILL");
+    assert_eq!(run.wait().unwrap().code(), Some(1));
+    assert_eq!(bench.records().len(), 2);
+    let (failures, _) = Failure::read_all(&bench.dir.path().join("out/records/tiny")).unwrap();
+    assert_eq!(failures.len(), 1);
+    assert_eq!((&*failures[0].task.name, failures[0].reason.contains("SIGKILL")), ("long", true));
+    assert!(!bench.dir.path().join("out/records/tiny/unfinished").exists());
+
+    // Whoever is asked to end passes it on, and whoever watches takes the other along.
+    for signal in ["-TERM", "-KILL"] {
+        let mut run = start(&bench, 1);
+        let process = process_at(&bench, &run, "long");
+        kill(run.id(), signal);
+        assert_eq!(run.wait().unwrap().code(), (signal == "-TERM").then_some(130));
+        let gone = || !Path::new(&format!("/proc/{process}")).exists();
+        assert!((0..100).any(|_| {
+            sleep(Duration::from_millis(20));
+            gone()
+        }));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn where_memory_runs_out_only_the_task_fails() {
+    let long = "training = { epochs = 1000000, patience = 1000000 }";
+    let bench =
+        Bench::new(&LONG.replace("dlinear", "itransformer").replace(long, "network = { d_model = 40000, heads = 1 }"));
+    // Four gigabytes of addresses; the weights need 40.
+    let program = assert_cmd::cargo::cargo_bin!("longcast").display();
+    let path = bench.dir.path().display();
+    let command = format!("ulimit -v 4000000; exec {program} bench {path}/tiny.toml --out {path}/out");
+    let run = Command::new("sh").args(["-c", &command]).output().unwrap();
+    assert_eq!(run.status.code(), Some(1));
+    assert_eq!(bench.records().len(), 2);
+    let table = fs::read_to_string(bench.dir.path().join("out/tiny.md")).unwrap();
+    assert!(table.contains("memory"), "{table}");
 }
