@@ -57,7 +57,7 @@ fn scores(criterion: &mut Criterion) {
     group.bench_function("evaluate", |bencher| {
         bencher.iter(|| {
             let go_on = &mut |_| ControlFlow::Continue(());
-            evaluate(&*repeat, &windows, from_ref(&raw), from_ref(&yardstick), BATCH, go_on)
+            evaluate(&*repeat, None, &windows, from_ref(&raw), from_ref(&yardstick), BATCH, go_on)
         });
     });
     group.finish();

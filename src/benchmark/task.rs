@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Error, Result,
     data::{Catalogue, Opened, Parts, Series},
-    evaluator::{self, Yardstick},
+    evaluator::{self, Evaluation, Yardstick},
     forecaster::{
         BuildContext, Checkpoint, Device, EpochReport, FitObserver, FitProgress, Intervals, Params, Registry,
     },
@@ -327,15 +327,13 @@ pub fn run_task(
     let start = Instant::now();
     let total = test.len();
     let mut progress = |done| hear(Event::Scoring { done, total });
-    let scores =
-        evaluator::evaluate(&*forecaster, &test, &data.raw, &data.yardsticks, evaluator::BATCH, &mut progress)?;
     let intervals = match task.levels.is_empty() {
         true => None,
-        false => {
-            let intervals = Intervals::calibrate(&*forecaster, &valid()?, &task.levels)?;
-            Some(evaluator::evaluate_intervals(&*forecaster, &intervals, &test, &data.yardsticks, &mut progress)?)
-        }
+        false => Some(Intervals::calibrate(&*forecaster, &valid()?, &task.levels)?),
     };
+    let (raw, yardsticks, intervals) = (&data.raw, &data.yardsticks, intervals.as_ref());
+    let Evaluation { scores, intervals } =
+        evaluator::evaluate(&*forecaster, intervals, &test, raw, yardsticks, evaluator::BATCH, &mut progress)?;
     let evaluate = start.elapsed().as_secs_f64();
     // Of an earlier run it is not known.
     let cpu = record::cpu_seconds().zip(cpu_before).filter(|_| earlier == 0).map(|(now, before)| now - before);

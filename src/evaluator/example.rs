@@ -36,7 +36,7 @@ pub fn examples(
     raw: &[Series],
     yardsticks: &[Yardstick],
 ) -> Result<Vec<Example>> {
-    let scoring = Scoring { forecaster, windows, raw, yardsticks, batch: 1 };
+    let scoring = Scoring { forecaster, intervals: None, windows, raw, yardsticks, batch: 1 };
     let mut numbers = vec![windows.len() / 2, windows.len().saturating_sub(1)];
     numbers.dedup();
     numbers.into_iter().filter(|number| *number < windows.len()).map(|number| scoring.example(number)).collect()

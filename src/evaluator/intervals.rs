@@ -1,16 +1,10 @@
 //! Scores of intervals: whether they hold what they promise, and at what width.
 
-use std::ops::{ControlFlow, Range};
-
-use ndarray::Axis;
+use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
-use super::{BATCH, Yardstick, by_blocks};
-use crate::{
-    Result,
-    forecaster::{Forecaster, Intervals},
-    windows::Windows,
-};
+use super::Yardstick;
+use crate::forecaster::Intervals;
 
 /// The scores of all intervals of a forecaster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,8 +34,7 @@ pub struct LevelScores {
     pub msis: Option<f64>,
 }
 
-#[derive(Clone)]
-struct Sums {
+pub(super) struct Sums {
     /// Of each level: values inside, widths, and scores of variates with a yardstick.
     inside: Vec<usize>,
     width: Vec<f64>,
@@ -55,7 +48,7 @@ struct Sums {
 }
 
 impl Sums {
-    fn new(levels: usize) -> Self {
+    pub(super) fn new(levels: usize) -> Self {
         Self {
             inside: vec![0; levels],
             width: vec![0.0; levels],
@@ -68,7 +61,41 @@ impl Sums {
         }
     }
 
-    fn add(&mut self, other: &Self) {
+    /// Adds the intervals of one window; all values are scaled.
+    pub(super) fn window(
+        &mut self,
+        intervals: &Intervals,
+        lookback: ArrayView2<'_, f32>,
+        forecast: ArrayView2<'_, f32>,
+        target: ArrayView2<'_, f32>,
+        yardstick: &Yardstick,
+    ) {
+        let widths = intervals.half_widths(lookback);
+        for ((step, variate), target) in target.indexed_iter() {
+            let (target, centre) = (f64::from(*target), f64::from(forecast[[step, variate]]));
+            // Both in the units of the data.
+            let naive = yardstick.absolute[variate] / yardstick.scaler.std()[variate];
+            self.values += 1;
+            self.absolute += target.abs();
+            self.median += pinball(0.5, target, centre);
+            self.measured += usize::from(naive > 0.0);
+            for (index, level) in intervals.levels().iter().enumerate() {
+                let half = f64::from(widths[[index, step, variate]]);
+                let (lower, upper) = (centre - half, centre + half);
+                let outside = (lower - target).max(target - upper).max(0.0);
+                let alpha = 1.0 - level / 100.0;
+                self.inside[index] += usize::from(outside == 0.0);
+                self.width[index] += 2.0 * half;
+                self.ends[index][0] += pinball(alpha / 2.0, target, lower);
+                self.ends[index][1] += pinball(1.0 - alpha / 2.0, target, upper);
+                if naive > 0.0 {
+                    self.score[index] += (2.0 * half + 2.0 / alpha * outside) / naive;
+                }
+            }
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
         for level in 0..self.inside.len() {
             self.inside[level] += other.inside[level];
             self.width[level] += other.width[level];
@@ -82,7 +109,7 @@ impl Sums {
         self.measured += other.measured;
     }
 
-    fn scores(&self, levels: &[f64]) -> IntervalScores {
+    pub(super) fn scores(&self, levels: &[f64]) -> IntervalScores {
         let values = self.values as f64;
         let of_level = |(index, level): (usize, &f64)| LevelScores {
             level: *level,
@@ -102,60 +129,6 @@ impl Sums {
 /// Twice of it is the absolute error where `quantile` is the median.
 fn pinball(quantile: f64, value: f64, bound: f64) -> f64 {
     (value - bound) * (quantile - if value < bound { 1.0 } else { 0.0 })
-}
-
-/// Scores `intervals` around the forecasts of `forecaster` on every window of `windows`, which are cut from scaled
-/// series with these `yardsticks`. As for scores, sums are added in the order of windows, whatever the threads.
-///
-/// # Errors
-/// If the forecaster fails, or `progress` stops ([`Error::Interrupted`](crate::Error::Interrupted)).
-pub fn evaluate_intervals(
-    forecaster: &dyn Forecaster,
-    intervals: &Intervals,
-    windows: &Windows<'_>,
-    yardsticks: &[Yardstick],
-    progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
-) -> Result<IntervalScores> {
-    let levels = intervals.levels();
-    let block = |range: Range<usize>| -> Result<Sums> {
-        let mut sums = Sums::new(levels.len());
-        let mut next = range.start;
-        let mut batches = windows.batches_in(range, BATCH);
-        while let Some(batch) = batches.next_batch() {
-            let forecasts = forecaster.predict(&batch.lookback)?;
-            for (index, (forecast, target)) in forecasts.outer_iter().zip(batch.target.outer_iter()).enumerate() {
-                let yardstick = &yardsticks[windows.get(next + index).series];
-                let widths = intervals.half_widths(batch.lookback.values.index_axis(Axis(0), index));
-                for ((step, variate), target) in target.indexed_iter() {
-                    let (target, centre) = (f64::from(*target), f64::from(forecast[[step, variate]]));
-                    // Both in the units of the data.
-                    let naive = yardstick.absolute[variate] / yardstick.scaler.std()[variate];
-                    sums.values += 1;
-                    sums.absolute += target.abs();
-                    sums.median += pinball(0.5, target, centre);
-                    sums.measured += usize::from(naive > 0.0);
-                    for (index, level) in levels.iter().enumerate() {
-                        let half = f64::from(widths[[index, step, variate]]);
-                        let (lower, upper) = (centre - half, centre + half);
-                        let outside = (lower - target).max(target - upper).max(0.0);
-                        let alpha = 1.0 - level / 100.0;
-                        sums.inside[index] += usize::from(outside == 0.0);
-                        sums.width[index] += 2.0 * half;
-                        sums.ends[index][0] += pinball(alpha / 2.0, target, lower);
-                        sums.ends[index][1] += pinball(1.0 - alpha / 2.0, target, upper);
-                        if naive > 0.0 {
-                            sums.score[index] += (2.0 * half + 2.0 / alpha * outside) / naive;
-                        }
-                    }
-                }
-            }
-            next += forecasts.len_of(Axis(0));
-        }
-        Ok(sums)
-    };
-    let mut total = Sums::new(levels.len());
-    by_blocks(windows.len(), block, |sums| total.add(&sums), progress)?;
-    Ok(total.scores(levels))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use ndarray::{Array3, Axis};
 use rayon::prelude::*;
 
 pub use example::{Example, examples};
-pub use intervals::{IntervalScores, LevelScores, evaluate_intervals};
+pub use intervals::{IntervalScores, LevelScores};
 pub use metrics::{Curve, RawScores, Scores, VariateScores};
 pub use selection::{Chosen, Tried, Verdict, choose};
 pub use yardstick::Yardstick;
@@ -22,7 +22,7 @@ pub use yardstick::Yardstick;
 use crate::{
     Error, Result,
     data::Series,
-    forecaster::{Forecaster, Pipeline},
+    forecaster::{Forecaster, Intervals, Pipeline},
     windows::{Lookback, Window, Windows},
 };
 use metrics::Sums;
@@ -34,7 +34,16 @@ const BLOCK: usize = 64;
 /// The most windows one call of `predict` gets, unless the caller says otherwise.
 pub const BATCH: usize = 32;
 
-/// Scores `forecaster` on every window of `windows`, each exactly once.
+/// What came of an evaluation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Of the forecasts.
+    pub scores: Scores,
+    /// Of the intervals around them, where there are some.
+    pub intervals: Option<IntervalScores>,
+}
+
+/// Scores `forecaster`, and `intervals` around its forecasts, on every window of `windows`, each exactly once.
 ///
 /// `windows` are cut from scaled series; `raw` are the same series in their own units and
 /// `yardsticks` what their training rows say about them, in the same order. At most `batch`
@@ -46,21 +55,28 @@ pub const BATCH: usize = 32;
 /// ([`Error::Interrupted`]).
 pub fn evaluate(
     forecaster: &dyn Forecaster,
+    intervals: Option<&Intervals>,
     windows: &Windows<'_>,
     raw: &[Series],
     yardsticks: &[Yardstick],
     batch: usize,
     progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
-) -> Result<Scores> {
+) -> Result<Evaluation> {
     let shape = windows.shape();
     if raw.len() != windows.series().len() || yardsticks.len() != raw.len() {
         return Err(Error::Shape("scaled series, raw series and yardsticks are not the same in number".into()));
     }
-    let scoring = Scoring { forecaster, windows, raw, yardsticks, batch: batch.clamp(1, BLOCK) };
+    let scoring = Scoring { forecaster, intervals, windows, raw, yardsticks, batch: batch.clamp(1, BLOCK) };
+    let levels = intervals.map_or(&[][..], Intervals::levels);
     let mut total = Sums::new(shape.horizon, shape.variates);
-    by_blocks(windows.len(), |block| scoring.block(block), |sums| total.add(&sums), progress)?;
+    let mut of_intervals = intervals::Sums::new(levels.len());
+    let add = |(sums, block): (Sums, intervals::Sums)| {
+        total.add(&sums);
+        of_intervals.add(&block);
+    };
+    by_blocks(windows.len(), |block| scoring.block(block), add, progress)?;
     let names = windows.series()[0].variates();
-    Ok(total.scores(names))
+    Ok(Evaluation { scores: total.scores(names), intervals: intervals.map(|_| of_intervals.scores(levels)) })
 }
 
 /// Computes the sums of each block of `windows` on all threads, and adds them up in the order of blocks.
@@ -86,7 +102,7 @@ fn by_blocks<T: Send>(
     Ok(())
 }
 
-/// Scores a pipeline on every window whose targets lie in `rows` of `series`; MASE and RMSSE are relative to the
+/// Scores a pipeline, and its intervals if it has some, on every window whose targets lie in `rows` of `series`; MASE and RMSSE are relative to the
 /// seasonal naive errors in the rows `train`.
 ///
 /// # Errors
@@ -97,34 +113,17 @@ pub fn evaluate_pipeline(
     rows: Range<usize>,
     train: Range<usize>,
     progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
-) -> Result<Scores> {
+) -> Result<Evaluation> {
     let scaled = [pipeline.scaled(series)?];
     let windows = Windows::new(&scaled, &[rows], pipeline.shape())?;
     let yardstick = Yardstick::new(series, train, pipeline.season(), pipeline.scaler().clone());
     let raw = std::slice::from_ref(series);
-    evaluate(pipeline.forecaster(), &windows, raw, &[yardstick], BATCH, progress)
-}
-
-/// The scores of the intervals of a pipeline on the same windows; `None` where none were calibrated.
-///
-/// # Errors
-/// As for [`evaluate_pipeline`].
-pub fn evaluate_pipeline_intervals(
-    pipeline: &Pipeline,
-    series: &Series,
-    rows: Range<usize>,
-    train: Range<usize>,
-    progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
-) -> Result<Option<IntervalScores>> {
-    let Some(intervals) = pipeline.intervals() else { return Ok(None) };
-    let scaled = [pipeline.scaled(series)?];
-    let windows = Windows::new(&scaled, &[rows], pipeline.shape())?;
-    let yardstick = Yardstick::new(series, train, pipeline.season(), pipeline.scaler().clone());
-    evaluate_intervals(pipeline.forecaster(), intervals, &windows, &[yardstick], progress).map(Some)
+    evaluate(pipeline.forecaster(), pipeline.intervals(), &windows, raw, &[yardstick], BATCH, progress)
 }
 
 struct Scoring<'a> {
     forecaster: &'a dyn Forecaster,
+    intervals: Option<&'a Intervals>,
     windows: &'a Windows<'a>,
     raw: &'a [Series],
     yardsticks: &'a [Yardstick],
@@ -132,21 +131,28 @@ struct Scoring<'a> {
 }
 
 impl Scoring<'_> {
-    fn block(&self, range: Range<usize>) -> Result<Sums> {
+    fn block(&self, range: Range<usize>) -> Result<(Sums, intervals::Sums)> {
         let shape = self.windows.shape();
         let mut sums = Sums::new(shape.horizon, shape.variates);
+        let mut of_intervals = intervals::Sums::new(self.intervals.map_or(0, |intervals| intervals.levels().len()));
         let mut batches = self.windows.batches_in(range.clone(), self.batch);
         let mut next = range.start;
         while let Some(batch) = batches.next_batch() {
             let forecasts = self.predict(&batch.lookback)?;
-            for forecast in forecasts.axis_iter(Axis(0)) {
+            for (index, forecast) in forecasts.axis_iter(Axis(0)).enumerate() {
                 let window = self.windows.get(next);
-                sums.window(forecast, &window, &self.raw[window.series], &self.yardsticks[window.series])
+                let yardstick = &self.yardsticks[window.series];
+                sums.window(forecast, &window, &self.raw[window.series], yardstick)
                     .map_err(|position| self.not_finite(&window, position))?;
+                if let Some(intervals) = self.intervals {
+                    let [lookback, target] =
+                        [&batch.lookback.values, &batch.target].map(|values| values.index_axis(Axis(0), index));
+                    of_intervals.window(intervals, lookback, forecast, target, yardstick);
+                }
                 next += 1;
             }
         }
-        Ok(sums)
+        Ok((sums, of_intervals))
     }
 
     fn predict(&self, lookback: &Lookback) -> Result<Array3<f32>> {
@@ -209,7 +215,8 @@ mod tests {
         let forecaster = models.build(model, &Default::default(), &BuildContext::new(shape))?;
         let raw = from_ref(&setting.raw);
         let go_on = &mut |_| ControlFlow::Continue(());
-        evaluate(&*forecaster, &windows, raw, from_ref(&setting.yardstick), batch, go_on)
+        let evaluation = evaluate(&*forecaster, None, &windows, raw, from_ref(&setting.yardstick), batch, go_on)?;
+        Ok(evaluation.scores)
     }
 
     fn wave(rows: usize, variates: usize) -> Array2<f64> {
@@ -290,7 +297,8 @@ mod tests {
         let windows = Windows::new(from_ref(&setting.scaled), from_ref(&setting.targets), shape)?;
         let raw = from_ref(&setting.raw);
         let go_on = &mut |_| ControlFlow::Continue(());
-        let error = evaluate(&NotANumber(shape), &windows, raw, from_ref(&setting.yardstick), 8, go_on).unwrap_err();
+        let error =
+            evaluate(&NotANumber(shape), None, &windows, raw, from_ref(&setting.yardstick), 8, go_on).unwrap_err();
         assert_eq!(error.to_string(), "s: the forecast of '2' from row 60, step 2, is not a finite number");
         Ok(())
     }

@@ -81,7 +81,7 @@ pub fn choose(
             let fitted = Pipeline::fit(models, plan, series, split, &mut watch).and_then(|pipeline| {
                 let rows = split.targets(Part::Valid, plan.lookback);
                 let mut on = |_| if out_of_time() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-                let scores = evaluate_pipeline(&pipeline, series, rows, split.train.clone(), &mut on)?;
+                let scores = evaluate_pipeline(&pipeline, series, rows, split.train.clone(), &mut on)?.scores;
                 Ok((pipeline, scores))
             });
             match fitted {

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     cli::{Usage, print, progress},
     data::{Series, loader::written},
-    evaluator::{IntervalScores, LevelScores, Scores, evaluate_pipeline, evaluate_pipeline_intervals},
+    evaluator::{Evaluation, IntervalScores, LevelScores, evaluate_pipeline},
     forecaster::{Pipeline, Registry},
 };
 
@@ -119,9 +119,8 @@ fn roll(
         // The same rows for every origin's yardstick: what could be known at the first one.
         let seen = from.min(first)..first;
         let mut on = |_| progress::interrupted();
-        let scores = evaluate_pipeline(pipeline, &source.series, row..row + horizon, seen.clone(), &mut on)?;
-        let intervals = evaluate_pipeline_intervals(pipeline, &source.series, row..row + horizon, seen, &mut on)?;
-        origins.push(origin(pipeline, &source.series, row, fit, scores, intervals));
+        let evaluation = evaluate_pipeline(pipeline, &source.series, row..row + horizon, seen, &mut on)?;
+        origins.push(origin(pipeline, &source.series, row, fit, evaluation));
     }
     Ok(origins)
 }
@@ -131,8 +130,7 @@ fn origin(
     series: &Series,
     row: usize,
     fitted: bool,
-    scores: Scores,
-    intervals: Option<IntervalScores>,
+    Evaluation { scores, intervals }: Evaluation,
 ) -> Origin {
     let raw = scores.raw;
     Origin {
