@@ -9,7 +9,10 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
-use super::{Usage, assigned, print, progress, protocol, read_args::ReadArgs};
+use super::{
+    Usage, assigned, print, progress, protocol,
+    read_args::{ReadArgs, shares},
+};
 use crate::{
     benchmark::{BenchObserver, Event, Init, Learning, Prepared, Protocol, Record, Task, run_task},
     data::{Catalogue, SplitRule, open_file},
@@ -68,8 +71,8 @@ pub struct EvaluateArgs {
     #[arg(long, default_value_t)]
     device: Device,
     /// How a file is split: shares of train, valid and test rows
-    #[arg(long, value_name = "TRAIN,VALID,TEST", value_delimiter = ',', default_values_t = [0.7, 0.1, 0.2])]
-    split: Vec<f64>,
+    #[arg(long, value_name = "TRAIN,VALID,TEST", default_value = "0.7,0.1,0.2", value_parser = shares)]
+    split: SplitRule,
     #[command(flatten)]
     read: ReadArgs,
     /// Print the record as JSON
@@ -121,14 +124,11 @@ fn percent(text: &str) -> Result<f64, String> {
 
 fn score(task: &Task, args: &EvaluateArgs, models: &Registry, bar: &mut progress::Progress) -> anyhow::Result<Record> {
     let file = Path::new(&args.dataset);
-    let is_file = file.extension().is_some();
-    let data = match (is_file, &args.split[..]) {
-        (true, &[train, valid, test]) => {
-            let rule = SplitRule::Ratio([train, valid, test]);
-            Prepared::new(&args.dataset, open_file(file, &args.read.clone().into(), rule)?, &task.protocol)?
-        }
-        (true, _) => return Err(Usage("--split takes three shares, such as 0.7,0.1,0.2".into()).into()),
-        (false, _) => Prepared::open(&Catalogue::new(args.data.as_deref())?, &args.dataset, &task.protocol)?,
+    let data = if file.extension().is_some() {
+        let opened = open_file(file, &args.read.clone().into(), args.split.clone())?;
+        Prepared::new(&args.dataset, opened, &task.protocol)?
+    } else {
+        Prepared::open(&Catalogue::new(args.data.as_deref())?, &args.dataset, &task.protocol)?
     };
     let task = data.resolve(models, task)?;
     let mut hear = |event: Event<'_>| -> ControlFlow<()> { bar.event(0, &task, event) };

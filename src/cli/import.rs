@@ -10,7 +10,10 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Usage, assigned, print, read_args::ReadArgs};
+use super::{
+    Usage, assigned, print,
+    read_args::{ReadArgs, shares},
+};
 use crate::{
     Error,
     data::{Calendar, Catalogue, Opened, Parts, Series, SplitRule, Step, open_file},
@@ -83,8 +86,8 @@ pub struct ImportArgs {
     #[arg(long)]
     data: Option<PathBuf>,
     /// How a file is split: shares of train, valid and test rows
-    #[arg(long, value_name = "TRAIN,VALID,TEST", value_delimiter = ',', default_values_t = [0.7, 0.1, 0.2])]
-    split: Vec<f64>,
+    #[arg(long, value_name = "TRAIN,VALID,TEST", default_value = "0.7,0.1,0.2", value_parser = shares)]
+    split: SplitRule,
     #[command(flatten)]
     read: ReadArgs,
     /// Print what was made as JSON
@@ -228,13 +231,10 @@ struct Learnt {
 
 impl Learnt {
     fn open(args: &ImportArgs) -> anyhow::Result<Option<Self>> {
-        let opened = match (&args.dataset, &args.file, &args.split[..]) {
-            (Some(name), ..) => Catalogue::new(args.data.as_deref())?.open(name)?,
-            (None, Some(file), &[train, valid, test]) => {
-                open_file(file, &args.read.clone().into(), SplitRule::Ratio([train, valid, test]))?
-            }
-            (None, Some(_), _) => return Err(Usage("--split takes three shares, such as 0.7,0.1,0.2".into()).into()),
-            (None, None, _) => return Ok(None),
+        let opened = match (&args.dataset, &args.file) {
+            (Some(name), _) => Catalogue::new(args.data.as_deref())?.open(name)?,
+            (None, Some(file)) => open_file(file, &args.read.clone().into(), args.split.clone())?,
+            (None, None) => return Ok(None),
         };
         let Opened { series, parts, .. } = opened;
         let (Parts::Rule(rule), Ok([series])) = (parts, <[Series; 1]>::try_from(series)) else {

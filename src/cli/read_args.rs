@@ -1,6 +1,16 @@
 //! How a file is read, as options of every command that reads one.
 
-use crate::data::loader::{Duplicates, Fill, ReadOptions, TimeColumn};
+use crate::{
+    data::loader::{Duplicates, Fill, ReadOptions, TimeColumn},
+    windows::SplitRule,
+};
+
+/// Shares of train, valid and test rows, as of `--split`.
+pub fn shares(text: &str) -> Result<SplitRule, String> {
+    let shares: Result<Vec<f64>, _> = text.split(',').map(str::parse).collect();
+    let shares = shares.ok().and_then(|shares| <[f64; 3]>::try_from(shares).ok());
+    shares.map(SplitRule::Ratio).ok_or_else(|| "three shares, such as 0.7,0.1,0.2".into())
+}
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Reading")]

@@ -25,8 +25,6 @@ use crate::{
     longcast backtest load.csv --horizon 24 --model ridge --origins 30 --every 24 --refit 7\n  \
     longcast backtest load.csv --horizon 24 --train-rows 8760 --json")]
 pub struct BacktestArgs {
-    #[command(flatten)]
-    source: SourceArgs,
     /// Rows that are forecast from each origin
     #[arg(long, value_name = "ROWS")]
     horizon: usize,
@@ -42,14 +40,16 @@ pub struct BacktestArgs {
     /// Learn from so many rows before an origin and no more; without it from all
     #[arg(long, value_name = "ROWS")]
     train_rows: Option<usize>,
-    #[command(flatten)]
-    model: ModelArgs,
     /// Write the table here, as .csv or .json, and not to stdout
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 /// What came of one origin.

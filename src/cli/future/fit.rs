@@ -21,19 +21,19 @@ use crate::{
     longcast fit load.csv --horizon 96 --save models/load\n  \
     longcast fit load.csv --horizon 96 --model itransformer --lookback 192 --save models/load")]
 pub struct FitArgs {
-    #[command(flatten)]
-    source: SourceArgs,
     /// Rows that are forecast
     #[arg(long, value_name = "ROWS")]
     horizon: usize,
     /// The folder to keep it in; what stands there is replaced
     #[arg(long, value_name = "DIR")]
     save: PathBuf,
-    #[command(flatten)]
-    model: ModelArgs,
     /// Print what was fitted as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
 pub fn run(args: &FitArgs, models: &Registry) -> anyhow::Result<ExitCode> {

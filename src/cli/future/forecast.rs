@@ -8,7 +8,7 @@ use clap::Args;
 use super::{
     ModelArgs,
     choice::{fitted, known},
-    output::{Output, json},
+    output::{OutputArgs, json},
     source::{Source, SourceArgs},
 };
 use crate::{
@@ -26,8 +26,6 @@ use crate::{
     longcast forecast load.csv --horizon 96 --model ridge --target power --output next.parquet\n  \
     longcast forecast sales.csv --horizon 12 --within 5min --level 50,90 --json")]
 pub struct ForecastArgs {
-    #[command(flatten)]
-    source: SourceArgs,
     /// Rows that are forecast
     #[arg(long, value_name = "ROWS")]
     horizon: usize,
@@ -38,16 +36,11 @@ pub struct ForecastArgs {
     #[arg(long, value_name = "FILE")]
     known_future: Option<PathBuf>,
     #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
     model: ModelArgs,
-    /// Write the forecast here, as .csv, .parquet or .json, and not to stdout
-    #[arg(long, short, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// Draw what was and what is forecast, as .svg, .png or .html
-    #[arg(long, value_name = "FILE")]
-    plot: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 pub fn run(args: &ForecastArgs, models: &Registry) -> anyhow::Result<ExitCode> {
@@ -55,8 +48,7 @@ pub fn run(args: &ForecastArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         let message = "no model here uses what is known of the future: leave --known-future out";
         return Err(Usage(format!("--known-future {}: {message}", file.display())).into());
     }
-    let output = Output { file: args.output.as_ref(), plot: args.plot.as_ref(), json: args.json };
-    output.check()?;
+    args.output.check()?;
     let source = Source::read(&args.source)?;
     known(&args.target, &source)?;
     progress::listen_for_interrupts()?;
@@ -70,7 +62,7 @@ pub fn run(args: &ForecastArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         eprintln!("longcast: {line}");
     }
     let table = table(&forecast, &source.time_column, &args.target);
-    output.write(
+    args.output.write(
         &table,
         || json(&table, &choice.pipeline, Some(&choice)),
         || outlook(&source.series, &choice.pipeline, &forecast, &args.target),

@@ -61,24 +61,32 @@ fn ending_of(file: &Path) -> Option<String> {
 }
 
 /// What is written where.
-pub struct Output<'a> {
-    pub file: Option<&'a PathBuf>,
-    pub plot: Option<&'a PathBuf>,
-    pub json: bool,
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Write the forecast here, as .csv, .parquet or .json, and not to stdout
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Draw what was and what is forecast, as .svg, .png or .html
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
-impl Output<'_> {
+impl OutputArgs {
     /// Refuses an ending that nothing is written for, before there is anything to write.
     pub fn check(&self) -> anyhow::Result<()> {
-        let known = |file: Option<&PathBuf>, option: &str, endings: &[&str]| match file {
+        let known = |file: &Option<PathBuf>, option: &str, endings: &[&str]| match file {
             Some(file) if !ending_of(file).is_some_and(|ending| endings.contains(&ending.as_str())) => {
                 let message = format!("{option} {}: the name ends in .{}", file.display(), endings.join(", ."));
                 Err(Usage(message))
             }
             _ => Ok(()),
         };
-        known(self.file, "--output", &["csv", "parquet", "json"])?;
-        Ok(known(self.plot, "--plot", &["svg", "png", "html"])?)
+        known(&self.output, "--output", &["csv", "parquet", "json"])?;
+        Ok(known(&self.plot, "--plot", &["svg", "png", "html"])?)
     }
 
     /// Writes the table, and the picture where one is asked for.
@@ -89,17 +97,17 @@ impl Output<'_> {
         outlook: impl FnOnce() -> Outlook,
         facts: &[String],
     ) -> anyhow::Result<()> {
-        let ending = self.file.and_then(|file| ending_of(file));
+        let ending = self.output.as_deref().and_then(ending_of);
         let bytes = match (ending.as_deref(), self.json) {
             (Some("parquet"), _) => table.parquet()?,
             (Some("json"), _) | (None, true) => (serde_json::to_string_pretty(&object())? + "\n").into_bytes(),
             _ => table.csv(rounded)?,
         };
-        match self.file {
+        match &self.output {
             Some(file) => write_whole(file, &bytes)?,
             None => print(&String::from_utf8_lossy(&bytes))?,
         }
-        if let Some(file) = self.plot {
+        if let Some(file) = &self.plot {
             let picture = match ending_of(file).as_deref() {
                 Some("html") => outlook().page(facts)?.into_bytes(),
                 Some("png") => png(&outlook().svg()?).with_context(|| format!("--plot {}", file.display()))?,

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::{
-    output::{Output, json},
+    output::{OutputArgs, json},
     source::{Source, SourceArgs},
 };
 use crate::{
@@ -21,25 +21,17 @@ use crate::{
 pub struct PredictArgs {
     /// The folder that `longcast fit` made
     dir: PathBuf,
-    #[command(flatten)]
-    source: SourceArgs,
     /// Rows that are forecast, for a model that can forecast any number
     #[arg(long, value_name = "ROWS")]
     horizon: Option<usize>,
-    /// Write the forecast here, as .csv, .parquet or .json, and not to stdout
-    #[arg(long, short, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// Draw what was and what is forecast, as .svg, .png or .html
-    #[arg(long, value_name = "FILE")]
-    plot: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 pub fn run(args: &PredictArgs, models: &Registry) -> anyhow::Result<ExitCode> {
-    let output = Output { file: args.output.as_ref(), plot: args.plot.as_ref(), json: args.json };
-    output.check()?;
+    args.output.check()?;
     let pipeline = match args.horizon {
         Some(horizon) => Pipeline::load_with_horizon(&args.dir, models, horizon)?,
         None => Pipeline::load(&args.dir, models)?,
@@ -51,7 +43,7 @@ pub fn run(args: &PredictArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let facts = [format!("{} (lookback {}) from {}", pipeline.model(), shape.lookback, args.dir.display())];
     eprintln!("longcast: {}", facts[0]);
     let table = table(&forecast, &source.time_column, &[]);
-    output.write(
+    args.output.write(
         &table,
         || json(&table, &pipeline, None),
         || outlook(&source.series, &pipeline, &forecast, &[]),

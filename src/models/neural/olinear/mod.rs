@@ -72,82 +72,44 @@ const BASES: [Beside; 2] =
     [Beside { name: "q_mat", rule: Rule::Orthogonal }, Beside { name: "q_out_mat", rule: Rule::Orthogonal }];
 const BASES_AND_MIXING: [Beside; 3] = [BASES[0], BASES[1], Beside { name: "mixing", rule: Rule::RowsSumToOne }];
 
-fn infer(shapes: &mut Shapes<'_>) -> Inferred {
-    let inferred = Inferred {
-        lookback: Some(shapes.size("delta1", 3)),
-        horizon: Some(shapes.size("delta2", 3)),
-        variates: Some(shapes.size("revin_layer.affine_weight", 0)),
-        time_features: Some(0),
-        ..Inferred::default()
+/// OLinear; its variates are mixed by weights that are learnt (NormLin), or by the softmax of their correlation.
+pub struct Mixed<const LEARNT: bool>(Body);
+
+pub type OLinear = Mixed<true>;
+pub type OLinearC = Mixed<false>;
+
+impl<const LEARNT: bool> Network for Mixed<LEARNT> {
+    const NAME: &'static str = if LEARNT { "olinear" } else { "olinear-c" };
+    const ABOUT: &'static str = if LEARNT {
+        "linear layers in a basis where time is decorrelated (Yue et al., 2025)"
+    } else {
+        "OLinear, its variates mixed by their correlation (Yue et al., 2025)"
     };
-    inferred
-        .with("embed_size", shapes.size("embeddings", 1))
-        .with("d_model", shapes.size("ortho_trans.0.weight", 0))
-        .with("d_ff", shapes.size("fc.0.weight", 0))
-        .with("layers", shapes.layers("encoder.attn_layers"))
-}
-
-fn conventions(beside: &'static [Beside]) -> Conventions {
-    Conventions { beside, twice: Some(("encoder.", "ortho_trans.1.")), ..Conventions::default() }
-}
-
-/// NormLin with learnt weights.
-pub struct OLinear(Body);
-
-/// NormLin with the softmax of the correlation of variates, which is not learnt.
-pub struct OLinearC(Body);
-
-impl Network for OLinear {
-    const NAME: &'static str = "olinear";
-    const ABOUT: &'static str = "linear layers in a basis where time is decorrelated (Yue et al., 2025)";
     type Params = OLinearParams;
     const ALIASES: &'static [(&'static str, &'static str)] = ENCODER_TWICE;
 
     fn infer(shapes: &mut Shapes<'_>) -> Inferred {
-        infer(shapes)
+        let inferred = Inferred {
+            lookback: Some(shapes.size("delta1", 3)),
+            horizon: Some(shapes.size("delta2", 3)),
+            variates: Some(shapes.size("revin_layer.affine_weight", 0)),
+            time_features: Some(0),
+            ..Inferred::default()
+        };
+        inferred
+            .with("embed_size", shapes.size("embeddings", 1))
+            .with("d_model", shapes.size("ortho_trans.0.weight", 0))
+            .with("d_ff", shapes.size("fc.0.weight", 0))
+            .with("layers", shapes.layers("encoder.attn_layers"))
     }
 
     fn conventions(_: &OLinearParams) -> Conventions {
-        conventions(&BASES)
+        let beside: &'static [Beside] = if LEARNT { &BASES } else { &BASES_AND_MIXING };
+        Conventions { beside, twice: Some(("encoder.", "ortho_trans.1.")), ..Conventions::default() }
     }
 
     fn build(params: &OLinearParams, shape: WindowShape, weights: &Weights) -> crate::Result<Self> {
-        Body::new(Self::NAME, params, shape, weights, true).map(Self)
-    }
-
-    fn forward(&self, input: &Input, pass: &Pass) -> Result<Tensor> {
-        self.0.forward(input, pass)
-    }
-
-    fn calibrate(&mut self, train: &Windows<'_>) -> crate::Result<()> {
-        self.0.calibrate(train)
-    }
-
-    fn derive(&self, windows: usize, pass: &Pass) -> Result<Vec<Tensor>> {
-        self.0.derive(windows, pass)
-    }
-
-    fn fold(&mut self) -> crate::Result<()> {
-        self.0.fold()
-    }
-}
-
-impl Network for OLinearC {
-    const NAME: &'static str = "olinear-c";
-    const ABOUT: &'static str = "OLinear, its variates mixed by their correlation (Yue et al., 2025)";
-    type Params = OLinearParams;
-    const ALIASES: &'static [(&'static str, &'static str)] = ENCODER_TWICE;
-
-    fn infer(shapes: &mut Shapes<'_>) -> Inferred {
-        infer(shapes)
-    }
-
-    fn conventions(_: &OLinearParams) -> Conventions {
-        conventions(&BASES_AND_MIXING)
-    }
-
-    fn build(params: &OLinearParams, shape: WindowShape, weights: &Weights) -> crate::Result<Self> {
-        Body::new(Self::NAME, params, shape, weights, false).map(Self)
+        Body::new(Self::NAME, params, shape, weights, LEARNT).map(Self)
     }
 
     fn forward(&self, input: &Input, pass: &Pass) -> Result<Tensor> {
