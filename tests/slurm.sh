@@ -134,13 +134,17 @@ cp suites/smoke.toml "$WORK/smoke.toml"
 cd "$WORK"
 nothing_runs() { local jobs; jobs=$(squeue --noheader --user=root) && [ -z "$jobs" ]; }
 
-# The process of a part; the program has taken over that of the script.
+# The process of a part that the program has taken over from the script: not the one at work that it watches over.
 process_of() {
-    local process
+    local process name
     for process in /proc/[0-9]*; do
+        # Most are others, and a machine may have many.
+        read -r name 2> /dev/null < "$process/comm" || continue
+        [ "$name" = "${PROGRAM##*/}" ] || continue
         if [ "$(readlink "$process/exe" 2> /dev/null)" = "$PROGRAM" ] &&
             tr '\0' '\n' 2> /dev/null < "$process/environ" | grep -qx "SLURM_CONF=$SLURM_CONF" &&
-            tr '\0' '\n' 2> /dev/null < "$process/environ" | grep -qx "SLURM_ARRAY_TASK_ID=$1"; then
+            tr '\0' '\n' 2> /dev/null < "$process/environ" | grep -qx "SLURM_ARRAY_TASK_ID=$1" &&
+            ! grep -qz '^LONGCAST_WATCHED_BY=' 2> /dev/null < "$process/environ"; then
             basename "$process"
             return
         fi

@@ -1,8 +1,10 @@
 //! A Chromium without a window, driven through chromedriver.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use fantoccini::{Client, ClientBuilder, Locator, elements::Element, wd::WebDriverCompatibleCommand};
@@ -16,12 +18,24 @@ pub struct Browser {
     _driver: Driver,
 }
 
-struct Driver(Child);
+struct Driver {
+    process: Child,
+    port: u16,
+}
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        // It ends its browsers first; killed at once, it would leave them behind.
+        let ended = TcpStream::connect(("127.0.0.1", self.port)).and_then(|mut stream| {
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            stream.write_all(b"GET /shutdown HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")?;
+            stream.read(&mut [0; 1])
+        });
+        // Without an answer it may hang.
+        if ended.is_err() {
+            let _ = self.process.kill();
+        }
+        let _ = self.process.wait();
     }
 }
 
@@ -57,20 +71,27 @@ pub fn is_here() -> bool {
     here
 }
 
-/// A driver and the line in which it names its port; `None` if it ended before.
-fn start_driver() -> Option<(Driver, String)> {
-    let mut driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-    let driver = Driver(driver);
+/// `None` if it ended before it named its port.
+fn start_driver() -> Option<Driver> {
+    let mut process = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
     let started = lines.find_map(|line| line.ok().filter(|line| line.contains("started successfully on port")));
-    started.map(|line| (driver, line))
+    match started {
+        Some(line) => {
+            let port = line.rsplit(' ').next().unwrap().trim_end_matches('.').parse().unwrap();
+            Some(Driver { process, port })
+        }
+        None => {
+            process.wait().unwrap();
+            None
+        }
+    }
 }
 
 impl Browser {
     pub async fn start() -> Self {
         // Drivers that start at once may choose the same port; all but one of them end then, and choose again.
-        let (driver, started) = (0..5).find_map(|_| start_driver()).expect("chromedriver starts");
-        let port = started.rsplit(' ').next().unwrap().trim_end_matches('.');
+        let driver = (0..5).find_map(|_| start_driver()).expect("chromedriver starts");
         let arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1280,900", "--hide-scrollbars"];
         let capabilities = json!({
             "goog:chromeOptions": {"args": arguments},
@@ -78,7 +99,7 @@ impl Browser {
         });
         let client = ClientBuilder::new(HttpConnector::new())
             .capabilities(capabilities.as_object().unwrap().clone())
-            .connect(&format!("http://127.0.0.1:{port}"))
+            .connect(&format!("http://127.0.0.1:{}", driver.port))
             .await
             .unwrap();
         Self { client, _driver: driver }

@@ -49,9 +49,7 @@ fn on_the_page_of<F: Future<Output = ()>>(records: &Path, suite: &str, test: imp
         browser.media("light", "screen").await;
         browser.resize(1280, 900).await;
         browser.client.goto(&format!("file://{}#{suite}", file.display())).await.unwrap();
-        let client = browser.client.clone();
         test(browser).await;
-        client.close().await.unwrap();
     });
 }
 

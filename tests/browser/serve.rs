@@ -58,9 +58,7 @@ fn on_the_page<F: Future<Output = ()>>(builtin: Builtin, test: impl FnOnce(Brows
         browser.resize(1280, 900).await;
         browser.client.goto(url).await.unwrap();
         until(&browser, "document.getElementById('variate').options.length > 0").await;
-        let client = browser.client.clone();
         test(browser, csv).await;
-        client.close().await.unwrap();
     });
 }
 
