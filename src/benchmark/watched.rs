@@ -42,8 +42,8 @@ impl Watched {
 
     /// Whether a process that `by` watches over was at a task in the results folder `dir` when it ended.
     pub fn was_at_work(dir: &Path, by: &str) -> bool {
-        let tasks = fs::read_dir(dir.join(UNFINISHED)).into_iter().flatten().flatten();
-        tasks.into_iter().any(|task| fs::read_to_string(task.path().join(FILE)).is_ok_and(|other| other == by))
+        let mut tasks = fs::read_dir(dir.join(UNFINISHED)).into_iter().flatten().flatten();
+        tasks.any(|task| fs::read_to_string(task.path().join(FILE)).is_ok_and(|other| other == by))
     }
 }
 

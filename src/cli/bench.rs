@@ -90,6 +90,15 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     }
     let path = args.suite.as_deref().expect("clap asks for it where there is no command");
     let mut suite = Suite::read(path)?;
+    let dir = records_folder(&args.out, &suite.name);
+    // Before all that only the process at work needs.
+    #[cfg(target_os = "linux")]
+    let watched = match watch::watched()? {
+        None if !args.dry_run => return watch::watch(&dir),
+        watched => watched,
+    };
+    #[cfg(not(target_os = "linux"))]
+    let watched = None;
     let catalogue = Catalogue::new(args.data.as_deref())?;
     check_names(&suite, models, &catalogue).with_context(|| path.display().to_string())?;
     keep_only(&mut suite, &args.only)?;
@@ -112,14 +121,6 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
 
-    let dir = records_folder(&args.out, &suite.name);
-    #[cfg(target_os = "linux")]
-    let watched = match watch::watched()? {
-        None => return watch::watch(&dir),
-        watched => watched,
-    };
-    #[cfg(not(target_os = "linux"))]
-    let watched = None;
     progress::listen_for_interrupts()?;
     let checkpoint_after = Duration::from_secs(args.checkpoint_after);
     let how = benchmark::Run { device: args.device, locked: args.locked, checkpoint_after, watched };

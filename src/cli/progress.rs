@@ -22,16 +22,15 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 pub fn listen_for_interrupts() -> anyhow::Result<()> {
     // One wish may come twice, where both a process and the one that watches over it are told.
     const ONE_WISH: Duration = Duration::from_millis(200);
-    let first = OnceLock::new();
-    ctrlc::set_handler(move || {
-        if !INTERRUPTED.swap(true, Ordering::SeqCst) {
+    let first: OnceLock<Instant> = OnceLock::new();
+    on_interrupts(move || match first.get() {
+        None => {
+            let _ = first.set(Instant::now());
             eprintln!("\nlongcast: ending; what is recorded stays (once more: end now)");
         }
-        if first.get_or_init(Instant::now).elapsed() > ONE_WISH {
-            std::process::exit(130);
-        }
-    })?;
-    Ok(())
+        Some(first) if first.elapsed() > ONE_WISH => std::process::exit(130),
+        Some(_) => {}
+    })
 }
 
 /// From here on Ctrl-C (or SIGTERM) is noted, and `handle` is called.

@@ -62,44 +62,28 @@ pub fn evaluate(
     batch: usize,
     progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
 ) -> Result<Evaluation> {
-    let shape = windows.shape();
     if raw.len() != windows.series().len() || yardsticks.len() != raw.len() {
         return Err(Error::Shape("scaled series, raw series and yardsticks are not the same in number".into()));
     }
     let scoring = Scoring { forecaster, intervals, windows, raw, yardsticks, batch: batch.clamp(1, BLOCK) };
-    let levels = intervals.map_or(&[][..], Intervals::levels);
-    let mut total = Sums::new(shape.horizon, shape.variates);
-    let mut of_intervals = intervals::Sums::new(levels.len());
-    let add = |(sums, block): (Sums, intervals::Sums)| {
-        total.add(&sums);
-        of_intervals.add(&block);
-    };
-    by_blocks(windows.len(), |block| scoring.block(block), add, progress)?;
-    let names = windows.series()[0].variates();
-    Ok(Evaluation { scores: total.scores(names), intervals: intervals.map(|_| of_intervals.scores(levels)) })
-}
-
-/// Computes the sums of each block of `windows` on all threads, and adds them up in the order of blocks.
-fn by_blocks<T: Send>(
-    windows: usize,
-    block: impl Fn(Range<usize>) -> Result<T> + Sync,
-    mut add: impl FnMut(T),
-    progress: &mut dyn FnMut(usize) -> ControlFlow<()>,
-) -> Result<()> {
-    let blocks = windows.div_ceil(BLOCK);
+    let (mut total, mut of_intervals) = scoring.nothing();
+    let blocks = windows.len().div_ceil(BLOCK);
     let together = rayon::current_num_threads().max(1);
-    let range = |index: usize| index * BLOCK..((index + 1) * BLOCK).min(windows);
     for first in (0..blocks).step_by(together) {
-        let sums: Vec<Result<T>> =
-            (first..(first + together).min(blocks)).into_par_iter().map(|index| block(range(index))).collect();
+        let block = |index: usize| scoring.block(index * BLOCK..((index + 1) * BLOCK).min(windows.len()));
+        let sums: Vec<_> = (first..(first + together).min(blocks)).into_par_iter().map(block).collect();
         for sums in sums {
-            add(sums?);
+            let (sums, block) = sums?;
+            total.add(&sums);
+            of_intervals.add(&block);
         }
-        if progress(((first + together) * BLOCK).min(windows)).is_break() {
+        if progress(((first + together) * BLOCK).min(windows.len())).is_break() {
             return Err(Error::Interrupted);
         }
     }
-    Ok(())
+    let names = windows.series()[0].variates();
+    let intervals = intervals.map(|intervals| of_intervals.scores(intervals.levels()));
+    Ok(Evaluation { scores: total.scores(names), intervals })
 }
 
 /// Scores a pipeline, and its intervals if it has some, on every window whose targets lie in `rows` of `series`; MASE and RMSSE are relative to the
@@ -131,10 +115,15 @@ struct Scoring<'a> {
 }
 
 impl Scoring<'_> {
-    fn block(&self, range: Range<usize>) -> Result<(Sums, intervals::Sums)> {
+    /// The sums of no window yet.
+    fn nothing(&self) -> (Sums, intervals::Sums) {
         let shape = self.windows.shape();
-        let mut sums = Sums::new(shape.horizon, shape.variates);
-        let mut of_intervals = intervals::Sums::new(self.intervals.map_or(0, |intervals| intervals.levels().len()));
+        let levels = self.intervals.map_or(0, |intervals| intervals.levels().len());
+        (Sums::new(shape.horizon, shape.variates), intervals::Sums::new(levels))
+    }
+
+    fn block(&self, range: Range<usize>) -> Result<(Sums, intervals::Sums)> {
+        let (mut sums, mut of_intervals) = self.nothing();
         let mut batches = self.windows.batches_in(range.clone(), self.batch);
         let mut next = range.start;
         while let Some(batch) = batches.next_batch() {

@@ -351,7 +351,7 @@ fn a_file_gives_the_scaler_and_the_names() {
     assert!(made.contains("variates = [\"a\", \"b\"]") && made.contains("mean = [9.5, 19.0]"), "{made}");
     import(&checkpoint, "nlinear", &dir.join("x"), &[&rest[..4], &["--split", "0.5,0.5"]].concat())
         .code(2)
-        .stderr(contains("three shares"));
+        .stderr(contains("'--split <TRAIN,VALID,TEST>': three shares"));
 }
 
 fn has_heads(model: &str) -> bool {

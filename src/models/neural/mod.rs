@@ -208,6 +208,11 @@ impl<N: Network> Neural<N> {
         &self.network
     }
 
+    /// `windows` with the horizon that the network learns from.
+    fn learnt_from<'a>(&self, windows: &Windows<'a>) -> Result<Windows<'a>> {
+        self.network.training_horizon().map_or_else(|| Ok(windows.clone()), |horizon| windows.with_horizon(horizon))
+    }
+
     /// Prepares inference with the weights as they are.
     fn ready(&mut self) -> Result<()> {
         self.network.fold()?;
@@ -264,10 +269,7 @@ impl<N: Network> Forecaster for Neural<N> {
         if self.state == State::Fitted {
             (self.network, self.weights) = draw(&self.params, &self.context)?;
         }
-        let (train, valid) = match self.network.training_horizon() {
-            Some(horizon) => (&train.with_horizon(horizon)?, &valid.with_horizon(horizon)?),
-            None => (train, valid),
-        };
+        let (train, valid) = (&self.learnt_from(train)?, &self.learnt_from(valid)?);
         let anew = self.state != State::Loaded;
         if anew {
             self.network.calibrate(train)?;
@@ -283,10 +285,7 @@ impl<N: Network> Forecaster for Neural<N> {
     /// From the first weights on, for as many epochs as the validation windows chose.
     fn refit(&mut self, all: &Windows<'_>, observer: &mut dyn FitObserver) -> Result<bool> {
         let Some(epochs) = self.best_epoch else { return Ok(false) };
-        let all = match self.network.training_horizon() {
-            Some(horizon) => &all.with_horizon(horizon)?,
-            None => all,
-        };
+        let all = &self.learnt_from(all)?;
         let (mut network, weights) = draw::<N>(&self.params, &self.context)?;
         network.calibrate(all)?;
         let (plan, seed) = (&self.params.training, self.context.seed);
