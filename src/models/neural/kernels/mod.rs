@@ -10,6 +10,8 @@ pub mod activation;
 pub mod adam;
 pub mod attention;
 pub mod auto_correlation;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub mod batch_norm;
 pub mod causal_attention;
 pub mod copies;

@@ -1,15 +1,19 @@
-//! Matrix products on one thread, through the `gemm` crate.
+//! Matrix products on one thread: through the `gemm` crate, or with AVX-512 where the processor has it.
 //!
 //! Threads work on parts of a batch, not inside a product: a product on one thread runs at the full
-//! rate of its core, and its bits do not depend on how many threads there are.
+//! rate of its core, and its bits do not depend on how many threads there are, nor on the width of the
+//! processor's vectors or the sizes of its caches.
 #![allow(unsafe_code)]
 
 use gemm::{Parallelism, gemm};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use rayon::prelude::*;
 
-/// Terms of a sum that one call adds up. Cut here, and not where `gemm` would by the size of all three
-/// matrices, so that a row of a result does not depend on how many rows there are.
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
+
+/// Terms of a sum that one call adds up at most. Cut here, and not where `gemm` would by the sizes of the
+/// nearest cache and of all three matrices.
 const DEPTH: usize = 512;
 
 /// What becomes of the values that stood in the result.
@@ -73,16 +77,24 @@ const WORTH_A_THREAD: usize = 1 << 19;
 ///
 /// # Panics
 /// If the sizes do not go together.
-pub fn product(
-    mut out: ArrayViewMut2<'_, f32>,
-    write: Write,
-    a: ArrayView2<'_, f32>,
-    b: ArrayView2<'_, f32>,
-    factor: f32,
-) {
-    let (rows, depth) = a.dim();
-    let columns = b.ncols();
+pub fn product(out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, factor: f32) {
+    let ((rows, depth), columns) = (a.dim(), b.ncols());
     assert_eq!((out.dim(), b.nrows()), ((rows, columns), depth), "matrices fit together");
+    // For these gemm has other ways, with other orders of sums.
+    let along_depth = a.stride_of(Axis(1)) == 1 && b.stride_of(Axis(0)) == 1;
+    if rows < 2 || columns < 2 || depth < 3 || (along_depth && rows * columns <= 256) {
+        return by_gemm(out, write, a, b, factor);
+    }
+    let part = match rows.max(columns) {
+        ..=64 => DEPTH,
+        _ => depth.div_ceil(depth.div_ceil(DEPTH)),
+    };
+    in_parts(out, write, a, b, factor, part);
+}
+
+/// The same for a depth of at most [`DEPTH`], or for sizes that `gemm` does not cut.
+fn by_gemm(mut out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, factor: f32) {
+    let ((rows, depth), columns) = (a.dim(), b.ncols());
     let out_strides = (out.stride_of(Axis(1)), out.stride_of(Axis(0)));
     // SAFETY: pointers, sizes and strides are those of views that ndarray has checked, `out` is
     // borrowed for writing, and the sizes of the three go together.
@@ -152,9 +164,9 @@ pub fn rows_times(
     }
     if rows * b.ncols() <= 256 && b.stride_of(Axis(0)) == 1 {
         let across = a.t().as_standard_layout().into_owned();
-        return in_parts(out, write, across.t(), b);
+        return in_parts(out, write, across.t(), b, 1.0, DEPTH);
     }
-    in_parts(out, write, a, b);
+    in_parts(out, write, a, b, 1.0, DEPTH);
 }
 
 /// `out = a b`, or added to it, on one thread or on all; the latter as [`rows_times`], so that bits do not
@@ -200,14 +212,30 @@ fn shared(out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'_, f32>, b: 
     );
 }
 
-fn in_parts(mut out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>) {
+/// The sum of the products of `part` terms each.
+fn in_parts(
+    mut out: ArrayViewMut2<'_, f32>,
+    write: Write,
+    a: ArrayView2<'_, f32>,
+    b: ArrayView2<'_, f32>,
+    factor: f32,
+    part: usize,
+) {
     let depth = b.nrows();
     let mut write = write;
-    for start in (0..depth).step_by(DEPTH) {
-        let part = start..(start + DEPTH).min(depth);
-        product(out.view_mut(), write, a.slice(s![.., part.clone()]), b.slice(s![part, ..]), 1.0);
+    for start in (0..depth).step_by(part) {
+        let part = start..(start + part).min(depth);
+        one_part(out.view_mut(), write, a.slice(s![.., part.clone()]), b.slice(s![part, ..]), factor);
         write = Write::Add;
     }
+}
+
+fn one_part(out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>, factor: f32) {
+    #[cfg(target_arch = "x86_64")]
+    if avx512::suits(&out) {
+        return avx512::multiply(out, write, a, b, factor);
+    }
+    by_gemm(out, write, a, b, factor);
 }
 
 /// A slice as a matrix with this many columns, row after row.
