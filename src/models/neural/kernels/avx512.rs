@@ -29,7 +29,7 @@ const LAID_OUT: usize = 1 << 17;
 const WORTH_LAYING_OUT: usize = 3 * ROWS;
 
 /// Rows of `b` that are fetched ahead.
-const AHEAD: isize = 12;
+const AHEAD: isize = 32;
 
 /// Whether [`multiply`] can be asked for a product that is written to `out`: the processor has AVX-512, and
 /// elements lie side by side along rows or along columns.
