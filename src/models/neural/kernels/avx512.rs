@@ -218,8 +218,11 @@ macro_rules! tiles {
     };
 }
 
-/// By rows less one, vectors less one, and whether rows lie along the depth.
-static TILES: [[[unsafe fn(Tile); 2]; 2]; ROWS] = tiles!(1 2 3 4 5 6 7 8 9 10 11 12);
+/// By vectors less one, and whether rows lie along the depth.
+type OfRows = [[unsafe fn(Tile); 2]; 2];
+
+/// By rows less one.
+static TILES: [OfRows; ROWS] = tiles!(1 2 3 4 5 6 7 8 9 10 11 12);
 
 /// `columns` of a matrix, [`WIDTH`] of them side by side, one such panel after the other.
 #[target_feature(enable = "avx512f")]

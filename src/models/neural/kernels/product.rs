@@ -282,6 +282,29 @@ pub(super) mod tests {
     }
 
     #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_product_has_the_same_bits_on_every_processor() {
+        if !is_x86_feature_detected!("fma") {
+            return eprintln!("skipped: this processor does not multiply and add at once");
+        }
+        // Sums are cut evenly where a matrix is large, and after 512 terms where all are small.
+        for (rows, depth, columns, cut) in
+            [(70, 512, 20, 512), (70, 600, 20, 300), (20, 1537, 65, 385), (60, 600, 64, 512), (5, 40, 70, 40)]
+        {
+            let (a, b) = (wave(rows, depth, 0.7), wave(columns, depth, 0.3));
+            let mut out = Array2::zeros((rows, columns));
+            product(out.view_mut(), Write::Set, a.view(), b.t(), 0.3);
+            for ((row, column), value) in out.indexed_iter() {
+                let terms: Vec<_> = a.row(row).into_iter().zip(b.row(column)).collect();
+                let sum = |part: &[(&f32, &f32)]| part.iter().fold(0f32, |sum, (a, b)| a.mul_add(**b, sum));
+                let (first, rest) = terms.split_at(cut);
+                let expected = rest.chunks(cut).fold(0.3 * sum(first), |all, part| 0.3f32.mul_add(sum(part), all));
+                assert_eq!(*value, expected, "{rows} {depth} {columns}: {row} {column}");
+            }
+        }
+    }
+
+    #[test]
     fn a_row_does_not_depend_on_how_many_there_are() {
         for (depth, columns) in
             [(11, 1), (96, 96), (1536, 24), (512, 720), (700, 512), (700, 1), (3, 7), (2, 5), (1, 3)]
