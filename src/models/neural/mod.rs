@@ -5,6 +5,7 @@
 //! hot runs in `kernels/`.
 
 pub mod autoformer;
+mod awake;
 mod checkpoint;
 pub mod golden;
 pub mod gpht;
@@ -235,7 +236,7 @@ impl<N: Network> Neural<N> {
             let part = input.narrow(first, at_once.min(batch - first))?;
             let forward = || self.network.forward(&part, &pass())?.flatten_all()?.to_vec1::<f32>();
             // From one of the threads that share the work there is nothing to wake, and nothing to wait for.
-            let values = if alone { rayon::scope(|_| forward())? } else { forward()? };
+            let values = if alone { awake::on_all_awake(forward)? } else { forward()? };
             for (index, window) in values.chunks_exact(variates * horizon).enumerate() {
                 let mut slot = forecast.index_axis_mut(Axis(0), first + index);
                 for (variate, steps) in window.chunks_exact(horizon).enumerate() {

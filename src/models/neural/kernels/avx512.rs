@@ -31,6 +31,18 @@ const WORTH_LAYING_OUT: usize = 3 * ROWS;
 /// Rows of `b` that are fetched ahead.
 const AHEAD: isize = 32;
 
+/// Rows, and lines of the cache, that are fetched ahead of what is laid out: weights have left the second cache
+/// since they were last used.
+const ROWS_AHEAD: usize = 6;
+const LINES_AHEAD: usize = 8;
+
+/// Brings what lies there, if anything does, into the nearest cache.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn fetch(address: *const f32) {
+    _mm_prefetch::<_MM_HINT_T0>(address.cast());
+}
+
 /// Whether [`multiply`] can be asked for a product that is written to `out`: the processor has AVX-512, and
 /// elements lie side by side along rows or along columns.
 pub fn suits(out: &ArrayViewMut2<'_, f32>) -> bool {
@@ -39,13 +51,13 @@ pub fn suits(out: &ArrayViewMut2<'_, f32>) -> bool {
 
 /// Where a matrix begins and how far its rows and columns are apart.
 #[derive(Clone, Copy)]
-struct Place<P> {
-    start: P,
+struct Place {
+    start: *const f32,
     row: isize,
     column: isize,
 }
 
-impl Place<*const f32> {
+impl Place {
     fn of(view: ArrayView2<'_, f32>) -> Self {
         Self { start: view.as_ptr(), row: view.stride_of(Axis(0)), column: view.stride_of(Axis(1)) }
     }
@@ -168,7 +180,6 @@ struct Tile {
 unsafe fn multiply_tile<const R: usize, const V: usize, const ALONG: bool>(tile: Tile) {
     let mask = |vector: usize| if vector + 1 == V { tile.last } else { u16::MAX };
     let mut sums = [[_mm512_setzero_ps(); V]; R];
-    let fetch = |address: *const f32| _mm_prefetch::<_MM_HINT_T0>(address.cast());
     for row in 0..R {
         let out = tile.out.wrapping_offset(row as isize * tile.out_away);
         (0..V).for_each(|vector| fetch(out.wrapping_add(vector * LANES)));
@@ -226,25 +237,36 @@ static TILES: [OfRows; ROWS] = tiles!(1 2 3 4 5 6 7 8 9 10 11 12);
 
 /// `columns` of a matrix, [`WIDTH`] of them side by side, one such panel after the other.
 #[target_feature(enable = "avx512f")]
-unsafe fn lay_out_columns(into: &mut Vec<f32>, from: Place<*const f32>, depth: usize, columns: usize) {
+unsafe fn lay_out_columns(into: &mut Vec<f32>, from: Place, depth: usize, columns: usize) {
     into.resize(into.len().max(columns.div_ceil(WIDTH) * WIDTH * depth), 0.0);
-    for column in (0..columns).step_by(LANES) {
-        let mask = u16::MAX >> (LANES - (columns - column).min(LANES));
-        let (from, inside) = (from.from(0, column), column % WIDTH);
-        // SAFETY: what is resized above has room for `depth` rows of whole panels; of `from` nothing beyond
-        // its columns is read.
-        unsafe {
-            let into = into.as_mut_ptr().add((column - inside) * depth + inside);
-            if from.column == 1 {
-                for row in 0..depth {
-                    let values = _mm512_maskz_loadu_ps(mask, from.start.offset(row as isize * from.row));
-                    _mm512_storeu_ps(into.add(row * WIDTH), values);
+    // SAFETY: what is resized above has room for `depth` rows of whole panels; of `from` nothing beyond its
+    // columns is read.
+    unsafe {
+        let start = into.as_mut_ptr();
+        let place = |column: usize| {
+            let inside = column % WIDTH;
+            start.add((column - inside) * depth + inside)
+        };
+        let vectors = || (0..columns).step_by(LANES).map(|column| (column, (columns - column).min(LANES)));
+        if from.column == 1 {
+            // Row by row, as they lie in memory.
+            for row in 0..depth {
+                for (column, lanes) in vectors() {
+                    let mask = u16::MAX >> (LANES - lanes);
+                    fetch(from.from(row + ROWS_AHEAD, column).start);
+                    let values = _mm512_maskz_loadu_ps(mask, from.from(row, column).start);
+                    _mm512_storeu_ps(place(column).add(row * WIDTH), values);
                 }
-            } else if from.row == 1 {
-                turn(into, from, depth, (columns - column).min(LANES));
+            }
+            return;
+        }
+        for (column, lanes) in vectors() {
+            let (into, from) = (place(column), from.from(0, column));
+            if from.row == 1 {
+                turn(into, from, depth, lanes);
             } else {
                 for row in 0..depth {
-                    for lane in 0..(columns - column).min(LANES) {
+                    for lane in 0..lanes {
                         *into.add(row * WIDTH + lane) = *from.from(row, lane).start;
                     }
                 }
@@ -255,12 +277,13 @@ unsafe fn lay_out_columns(into: &mut Vec<f32>, from: Place<*const f32>, depth: u
 
 /// Up to [`LANES`] columns that each lie along the depth, side by side.
 #[target_feature(enable = "avx512f")]
-unsafe fn turn(into: *mut f32, from: Place<*const f32>, depth: usize, columns: usize) {
+unsafe fn turn(into: *mut f32, from: Place, depth: usize, columns: usize) {
     for row in (0..depth).step_by(LANES) {
         let rows = (depth - row).min(LANES);
         let mask = u16::MAX >> (LANES - rows);
         let mut block = [_mm512_setzero_ps(); LANES];
         for (column, values) in block.iter_mut().enumerate().take(columns) {
+            fetch(from.from(row + LINES_AHEAD * LANES, column).start);
             // SAFETY: rows beyond the depth are masked.
             *values = unsafe { _mm512_maskz_loadu_ps(mask, from.from(row, column).start) };
         }
@@ -299,7 +322,7 @@ fn transposed(rows: [__m512; LANES]) -> [__m512; LANES] {
 
 /// Up to [`ROWS`] rows of a matrix, side by side.
 #[target_feature(enable = "avx512f")]
-unsafe fn lay_out_rows(into: &mut Vec<f32>, from: Place<*const f32>, depth: usize, rows: usize) {
+unsafe fn lay_out_rows(into: &mut Vec<f32>, from: Place, depth: usize, rows: usize) {
     // The last of them is written as a whole vector.
     into.resize(into.len().max(rows * depth + LANES), 0.0);
     let mask = u16::MAX >> (LANES - rows);

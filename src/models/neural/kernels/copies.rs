@@ -4,8 +4,10 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use multiversion::multiversion;
+use rayon::prelude::*;
 
 use super::{
+    product::Write,
     simd::sum_of,
     tape::{self, Values},
 };
@@ -33,6 +35,9 @@ pub fn plain(weight: &Tensor, factors: &Tensor) -> Result<Tensor> {
     Tensor::stack(&[of_values, weight.sum(1)?], 0)
 }
 
+/// Outputs that are worth another thread.
+const AT_ONCE: usize = 32;
+
 struct FoldCopies {
     weight: Weight,
     factors: Weight,
@@ -56,7 +61,9 @@ impl CustomOp2 for FoldCopies {
         let inputs = width / factors.len();
         let mut out = vec![0.0; 2 * outputs * inputs];
         let (of_values, of_added) = out.split_at_mut(outputs * inputs);
-        forward(weight, factors, inputs, of_values, of_added);
+        let rows = of_values.par_chunks_mut(AT_ONCE * inputs).zip(of_added.par_chunks_mut(AT_ONCE * inputs));
+        rows.zip(weight.par_chunks(AT_ONCE * width))
+            .for_each(|((of_values, of_added), weight)| forward(weight, factors, inputs, of_values, of_added));
         tape::result(out, (2, outputs, inputs))
     }
 
@@ -71,14 +78,26 @@ impl CustomOp2 for FoldCopies {
         let (weight, factors, gradient) = (Values::of(weight), Values::of(factors), Values::of(&gradient));
         let (weight, factors, gradient) = (weight.slice()?, factors.slice()?, gradient.slice()?);
         let (of_values, of_added) = gradient.split_at(gradient.len() / 2);
-        let mut to_factors = vec![0.0; factors.len()];
         let mut into = self.sink.as_ref().expect("an operation on the tape has a sink").lock();
         let (to_weight, write) = into.of(&self.weight);
-        if write == super::product::Write::Set {
-            to_weight.fill(0.0);
+        let outputs = self.weight.dims()[0];
+        let (inputs, width) = (of_values.len() / outputs, weight.len() / outputs);
+        let mut by_output = vec![0.0; outputs * factors.len()];
+        let rows = weight.par_chunks(AT_ONCE * width).zip(to_weight.par_chunks_mut(AT_ONCE * width));
+        let gradients = of_values.par_chunks(AT_ONCE * inputs).zip(of_added.par_chunks(AT_ONCE * inputs));
+        rows.zip(gradients).zip(by_output.par_chunks_mut(AT_ONCE * factors.len())).for_each(
+            |(((weight, to_weight), gradients), to_factors)| {
+                if write == Write::Set {
+                    to_weight.fill(0.0);
+                }
+                backward((weight, factors), inputs, gradients, to_weight, to_factors);
+            },
+        );
+        // Whoever worked on them, outputs are added in their order.
+        let mut to_factors = vec![0.0; factors.len()];
+        for of_output in by_output.chunks_exact(factors.len()) {
+            to_factors.iter_mut().zip(of_output).for_each(|(sum, part)| *sum += part);
         }
-        let inputs = weight.len() / factors.len() / self.weight.dims()[0];
-        backward((weight, factors), inputs, (of_values, of_added), to_weight, &mut to_factors);
         into.add(&self.factors, &to_factors);
         Ok((None, None))
     }
@@ -97,7 +116,7 @@ fn forward(weight: &[f32], factors: &[f32], inputs: usize, of_values: &mut [f32]
     }
 }
 
-/// Adds to the gradients of weight and factors.
+/// Adds to the gradient of the weight; that of the factors is left in parts, one for each output.
 #[multiversion(targets("x86_64+avx2+fma"))]
 fn backward(
     (weight, factors): (&[f32], &[f32]),
@@ -107,13 +126,14 @@ fn backward(
     to_factors: &mut [f32],
 ) {
     let width = factors.len() * inputs;
-    let rows = of_values.chunks_exact(inputs).zip(of_added.chunks_exact(inputs));
-    for ((copies, to_copies), (of_values, of_added)) in
-        weight.chunks_exact(width).zip(to_weight.chunks_exact_mut(width)).zip(rows)
+    let gradients = of_values.chunks_exact(inputs).zip(of_added.chunks_exact(inputs));
+    let rows = weight.chunks_exact(width).zip(to_weight.chunks_exact_mut(width));
+    for (((copies, to_copies), (of_values, of_added)), to_factors) in
+        rows.zip(gradients).zip(to_factors.chunks_exact_mut(factors.len()))
     {
         let parts = copies.chunks_exact(inputs).zip(to_copies.chunks_exact_mut(inputs));
-        for ((weight, to_weight), (factor, to_factor)) in parts.zip(factors.iter().zip(&mut *to_factors)) {
-            *to_factor += sum_of(inputs, |input| of_values[input] * weight[input]);
+        for ((weight, to_weight), (factor, to_factor)) in parts.zip(factors.iter().zip(to_factors)) {
+            *to_factor = sum_of(inputs, |input| of_values[input] * weight[input]);
             for ((to_weight, value), added) in to_weight.iter_mut().zip(of_values).zip(of_added) {
                 *to_weight += value.mul_add(*factor, *added);
             }

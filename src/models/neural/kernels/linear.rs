@@ -7,7 +7,7 @@ use multiversion::multiversion;
 use ndarray::{ArrayView2, Axis, s};
 
 use super::{
-    panels::{Panels, through},
+    panels::{Panels, in_turn, through},
     product::{Threads, Write, matrix, matrix_mut, product_on, rows_times},
     tape::{self, Values},
 };
@@ -106,11 +106,7 @@ impl<'a> Reading<'a> {
 pub(super) fn rows_of(biases: &[f32], rows: usize, threads: Threads) -> Vec<f32> {
     match threads {
         // Nothing has to be cleared first.
-        Threads::One => {
-            let mut out = Vec::with_capacity(rows * biases.len());
-            (0..rows).for_each(|_| out.extend_from_slice(biases));
-            out
-        }
+        Threads::One => in_turn(biases, rows * biases.len()),
         Threads::All => vec![0.0; rows * biases.len()],
     }
 }

@@ -5,6 +5,7 @@ use multiversion::multiversion;
 use ndarray::ArrayView2;
 
 use super::{
+    panels::in_turn,
     product::{Threads, Write, matrix, matrix_mut, product, rows_times},
     tape::{self, Values},
 };
@@ -32,11 +33,8 @@ pub fn mapped(x: &Tensor, weight: &Tensor, bias: &Tensor, pass: &Pass) -> Result
     if !pass.fuses(x) {
         return x.broadcast_matmul(&weight.t()?)?.broadcast_add(bias);
     }
-    // A weight that was turned, inputs first, is taken as it lies.
-    let transposed = weight.is_contiguous();
-    let weight = if transposed { weight.clone() } else { weight.t()?.contiguous()? };
-    let (x, bias) = (x.contiguous()?, bias.contiguous()?);
-    let op = MatMul { transposed, threads: pass.threads() };
+    let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);
+    let op = MatMul { transposed: true, threads: pass.threads() };
     match pass.is_training() {
         true => x.apply_op3(&weight, &bias, op),
         false => x.apply_op3_no_bwd(&weight, &bias, &op),
@@ -127,11 +125,7 @@ impl CustomOp3 for MatMul {
         let x = matrix(tape::slice(x, x_layout)?, depth);
         let weight = self.view(tape::slice(weight, weight_layout)?, weight_layout.dims());
         let bias = tape::slice(bias, bias_layout)?;
-        let len = x.nrows() * weight.ncols();
-        let mut out = Vec::with_capacity(len);
-        while out.len() < len {
-            out.extend_from_slice(&bias[..bias.len().min(len - out.len())]);
-        }
+        let mut out = in_turn(bias, x.nrows() * weight.ncols());
         rows_times(matrix_mut(&mut out, weight.ncols()), Write::Add, x, weight, self.threads);
         shape.push(weight.ncols());
         tape::result(out, shape)

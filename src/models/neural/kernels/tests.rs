@@ -535,7 +535,7 @@ fn fixed_transforms() {
     agree("transform", &[&x], &[], |pass| transform::transform(&x, &matrix, pass), plain);
     let weights = weights();
     let delta = weights.trained("delta", &[1, 5, 1, 7], Init::Normal(1.0)).unwrap();
-    let x = random(&[2, 5, 3, 7], 3);
+    let x = random(&[2, 5, 3 * 7], 3);
     agree(
         "transform back",
         &[&x],

@@ -52,7 +52,7 @@ impl CustomOp1 for Transform {
     }
 }
 
-/// OLinear's way back: `x [batch, variates, copies, length]` times `matrix [length, length]`, `delta
+/// OLinear's way back: `x [batch, variates, copies · length]` times `matrix [length, length]`, `delta
 /// [1, variates, 1, length]` added to every copy, the copies of each step side by side: `[batch, variates,
 /// length · copies]`.
 pub fn transform_back(x: &Tensor, matrix: &Tensor, delta: &Weight, pass: &Pass) -> Result<Tensor> {
@@ -66,8 +66,10 @@ pub fn transform_back(x: &Tensor, matrix: &Tensor, delta: &Weight, pass: &Pass) 
 
 /// The same in candle's own operations.
 pub fn plain_back(x: &Tensor, matrix: &Tensor, delta: &Tensor) -> Result<Tensor> {
-    let (batch, variates, copies, length) = x.dims4()?;
-    let back = x.broadcast_matmul(matrix)?.broadcast_add(delta)?;
+    let (batch, variates, width) = x.dims3()?;
+    let length = matrix.dim(0)?;
+    let copies = width / length;
+    let back = x.reshape((batch, variates, copies, length))?.broadcast_matmul(matrix)?.broadcast_add(delta)?;
     back.transpose(2, 3)?.contiguous()?.reshape((batch, variates, length * copies))
 }
 
@@ -83,7 +85,9 @@ impl CustomOp1 for TransformBack {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (batch, variates, copies, length) = layout.shape().dims4()?;
+        let (batch, variates, block) = layout.shape().dims3()?;
+        let length = self.matrix.dim(0)?;
+        let copies = block / length;
         let (fixed, delta) = (Values::of(&self.matrix), Values::of(self.delta.tensor()));
         let fixed = matrix(fixed.slice()?, length);
         let x = tape::slice(storage, layout)?;
@@ -93,7 +97,6 @@ impl CustomOp1 for TransformBack {
         for delta in delta.take(batch * variates) {
             delta.iter().for_each(|value| out.extend(std::iter::repeat_n(*value, copies)));
         }
-        let block = copies * length;
         for (x, out) in x.chunks_exact(block).zip(out.chunks_exact_mut(block)) {
             product(matrix_mut(out, copies), Write::Add, fixed.t(), matrix(x, length).t(), 1.0);
         }
@@ -101,11 +104,12 @@ impl CustomOp1 for TransformBack {
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        let (_, variates, copies, length) = x.dims4()?;
+        let (_, variates, block) = x.dims3()?;
+        let length = self.matrix.dim(0)?;
+        let copies = block / length;
         let gradient = gradient.contiguous()?;
         let (fixed, gradient) = (Values::of(&self.matrix), Values::of(&gradient));
         let (fixed, gradient) = (matrix(fixed.slice()?, length), gradient.slice()?);
-        let block = copies * length;
         let mut back = vec![0.0; gradient.len()];
         let mut to_delta = vec![0.0; variates * length];
         for (index, (gradient, back)) in gradient.chunks_exact(block).zip(back.chunks_exact_mut(block)).enumerate() {

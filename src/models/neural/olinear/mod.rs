@@ -29,6 +29,7 @@ use super::{
         matmul::{mapped, times, times_transposed},
         mixing::{mix, normalised_softplus},
         norm::{Affine, add_norm, norm},
+        panels::Fixed,
         transform::{transform, transform_back},
     },
     layers::{FeedForward, InstanceNorm},
@@ -158,12 +159,12 @@ struct Layer {
     feed_forward: FeedForward,
 }
 
-/// What is the same for every window: a matrix, and a bias for each variate or for all.
+/// What is the same for every window; a map has a bias for each variate or for all.
 struct Folded {
-    inner: [Tensor; 2],
+    inner: Fixed,
     /// Of each layer: how variates are mixed, and both of its maps in one.
-    layers: Vec<[Tensor; 3]>,
-    outer: [Tensor; 2],
+    layers: Vec<(Tensor, Fixed)>,
+    outer: Fixed,
 }
 
 impl Body {
@@ -266,15 +267,14 @@ impl Body {
         let (values, instance) = InstanceNorm::of(&input.values)?;
         let (scale, shift) = (self.per_variate(&self.scale, pass)?, self.per_variate(&self.shift, pass)?);
         let values = values.broadcast_mul(&scale)?.broadcast_add(&shift)?;
-        let (z, outer) = match &self.folded {
+        let inner = match &self.folded {
             Some(folded) if !pass.is_training() => {
-                let [weight, bias] = &folded.inner;
-                let mut z = mapped(&values, weight, bias, pass)?;
-                for (layer, [mixing, weight, bias]) in self.layers.iter().zip(&folded.layers) {
-                    let mixed = mapped(&mix(mixing, &z, pass)?, weight, bias, pass)?;
+                let mut z = folded.inner.of(&values, pass)?;
+                for (layer, (mixing, maps)) in self.layers.iter().zip(&folded.layers) {
+                    let mixed = maps.of(&mix(mixing, &z, pass)?, pass)?;
                     z = layer.feed_forward.forward(&add_norm(&z, &mixed, &layer.norm, None, pass)?, pass)?;
                 }
-                (z, Some(folded.outer.clone()))
+                folded.outer.of(&norm(&z, &self.norm, pass)?, pass)?
             }
             _ => {
                 let own = || self.derive(windows, pass);
@@ -285,13 +285,12 @@ impl Body {
                 for (layer, mixing) in self.layers.iter().zip(mixing) {
                     z = layer.forward(&z, mixing, self.params.dropout, pass)?;
                 }
-                (z, folded.get(2).cloned().zip(folded.get(3).cloned()).map(<[Tensor; 2]>::from))
+                let z = norm(&z, &self.norm, pass)?;
+                match folded {
+                    [_, _, weight, bias] => mapped(&z, weight, bias, pass)?,
+                    _ => self.outer(&z, pass)?,
+                }
             }
-        };
-        let z = norm(&z, &self.norm, pass)?;
-        let inner = match outer {
-            Some([weight, bias]) => mapped(&z, &weight, &bias, pass)?,
-            None => self.outer(&z, pass)?,
         };
         let inner = activate(&inner, Activation::Gelu, None, pass)?;
         let forecast = linear(&inner, std::slice::from_ref(&self.head[1]), pass)?;
@@ -302,10 +301,7 @@ impl Body {
 
     /// From the last normalisation to the last activation, step by step.
     fn outer(&self, z: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let (batch, variates, _) = z.dims3()?;
-        let (embed_size, horizon) = (self.params.embed_size, self.shape.horizon);
         let wide = linear(z, std::slice::from_ref(&self.outer), pass)?;
-        let wide = wide.reshape((batch, variates, embed_size, horizon))?;
         // The head wants the copies of each step side by side.
         let wide = transform_back(&wide, &self.basis(1, pass), &self.deltas[1], pass)?;
         linear(&wide, std::slice::from_ref(&self.head[0]), pass)
@@ -348,13 +344,13 @@ impl Body {
     fn fold(&mut self) -> crate::Result<()> {
         let pass = Pass::inference();
         let fold = || -> Result<Folded> {
-            let [inner, bias] = self.folded_inner(&pass)?;
+            let [inner, inner_bias] = self.folded_inner(&pass)?;
             let [outer, outer_bias] = self.folded_outer(&pass)?;
             let layers = self.layers.iter().map(|layer| layer.fold(self.mixing.as_ref(), &pass));
             Ok(Folded {
-                inner: [turned(times(&inner, &self.basis(0, &pass), &pass)?)?, bias],
+                inner: Fixed::new(times(&inner, &self.basis(0, &pass), &pass)?, inner_bias)?,
                 layers: layers.collect::<Result<_>>()?,
-                outer: [turned(outer)?, outer_bias],
+                outer: Fixed::new(outer, outer_bias)?,
             })
         };
         self.folded = Some(fold().map_err(|error| match tensor_error(error) {
@@ -383,17 +379,13 @@ impl Layer {
     }
 
     /// Rows of the mixing sum to 1, so that a bias goes through it unchanged, and both maps are one.
-    fn fold(&self, fixed: Option<&Weight>, pass: &Pass) -> Result<[Tensor; 3]> {
+    fn fold(&self, fixed: Option<&Weight>, pass: &Pass) -> Result<(Tensor, Fixed)> {
         let (value, out) = (pass.tensor(&self.value.weight), pass.tensor(&self.out.weight));
         let bias = |map: &Map| pass.tensor(map.bias.as_ref().expect("the maps of this network have a bias"));
         let through = times_transposed(&bias(&self.value).unsqueeze(0)?, &out, pass)?.squeeze(0)?;
-        Ok([self.mixing(fixed, pass)?, turned(times(&out, &value, pass)?)?, (through + bias(&self.out))?.unsqueeze(0)?])
+        let bias = (through + bias(&self.out))?.unsqueeze(0)?;
+        Ok((self.mixing(fixed, pass)?, Fixed::new(times(&out, &value, pass)?, bias)?))
     }
-}
-
-/// A matrix that is laid out inputs first, seen as it was: products with few rows take half the time.
-fn turned(matrix: Tensor) -> Result<Tensor> {
-    matrix.t()?.contiguous()?.t()
 }
 
 /// The softmax of each row, one row after the other.
