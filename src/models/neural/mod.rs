@@ -178,6 +178,9 @@ fn windows_at_once(rows: usize, device: &candle_core::Device) -> usize {
 /// Multiplications of a forecast, a row through every weight, that are worth waking all threads.
 const WORTH_ALL_THREADS: usize = 1 << 24;
 
+/// Threads that stay awake for a forecast at most: its operations have a few panels each to share.
+const AWAKE: usize = 8;
+
 impl<N: Network> Neural<N> {
     /// # Errors
     /// If the params do not go with one another or with the shape of the windows.
@@ -236,7 +239,7 @@ impl<N: Network> Neural<N> {
             let part = input.narrow(first, at_once.min(batch - first))?;
             let forward = || self.network.forward(&part, &pass())?.flatten_all()?.to_vec1::<f32>();
             // From one of the threads that share the work there is nothing to wake, and nothing to wait for.
-            let values = if alone { awake::on_all_awake(forward)? } else { forward()? };
+            let values = if alone { awake::all_awake(AWAKE, forward)? } else { forward()? };
             for (index, window) in values.chunks_exact(variates * horizon).enumerate() {
                 let mut slot = forecast.index_axis_mut(Axis(0), first + index);
                 for (variate, steps) in window.chunks_exact(horizon).enumerate() {

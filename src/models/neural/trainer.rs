@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use super::{
     Input, Network, Pass, Sink, Training, Weight, Weights,
+    awake::all_awake,
     checkpoint::{self, Counts, Reached},
     kernels::{dropout::mix, loss::Loss},
     optimizer::Optimizer,
@@ -225,6 +226,20 @@ impl Trainer {
         if self.plain {
             return self.plain_step(network, windows, batch, rate);
         }
+        let rows = network.rows(windows.shape().variates);
+        let parts = if network.whole_batch() { 1 } else { self.plan.parts(batch.len(), rows, self.numbers) };
+        all_awake(parts, || self.fused_step(network, windows, batch, rate, parts))
+    }
+
+    /// The same in parts, in fused operations.
+    fn fused_step<N: Network>(
+        &mut self,
+        network: &N,
+        windows: &Windows<'_>,
+        batch: &[usize],
+        rate: f64,
+        parts: usize,
+    ) -> Result<f64> {
         let shape = windows.shape();
         let count = batch.len() * shape.variates * shape.horizon;
         let key = |purpose| key(self.seed, purpose, self.steps);
@@ -233,7 +248,6 @@ impl Trainer {
         self.steps += 1;
         let whole = network.whole_batch();
         let rows = network.rows(shape.variates);
-        let parts = if whole { 1 } else { self.plan.parts(batch.len(), rows, self.numbers) };
         let size = batch.len().div_ceil(parts);
         let shards: Vec<(usize, &[usize])> = batch.chunks(size).enumerate().collect();
         let at_once = if whole { size } else { super::windows_at_once(rows, &self.device) };
