@@ -257,14 +257,22 @@ impl Stage {
         let patches = max_pool(x, self.rate, pass)?.reshape((batch, variates, tokens, self.token / self.rate))?;
         let z = mapped(&patches, &pass.tensor(&self.embedding), places, pass)?;
         // Variates are no axis of their own: whoever drops elements takes the first axis for windows.
-        let mut z = pass.drop_out(z, self.dropout)?.reshape((batch, variates * tokens, d_model))?;
+        let z = pass.drop_out(z, self.dropout)?.reshape((batch, variates * tokens, d_model))?;
+        let out = match blocks {
+            Blocks::All => pass.together(&[&z], || self.encoded(z.clone(), tokens, blocks, pass))?,
+            Blocks::Last => self.encoded(z, tokens, blocks, pass)?,
+        };
+        out.reshape((batch, variates, if blocks == Blocks::All { lookback } else { self.token }))
+    }
+
+    /// `z [batch, variates · tokens, d_model]` through all layers and the head.
+    fn encoded(&self, mut z: Tensor, tokens: usize, blocks: Blocks, pass: &Pass) -> Result<Tensor> {
         for (index, layer) in self.layers.iter().enumerate() {
             // Up to the last layer tokens are looked at by those behind them.
             let last = index + 1 == self.layers.len();
             z = layer.forward(&z, tokens, if last { blocks } else { Blocks::All }, pass)?;
         }
-        let out = linear(&norm(&z, &self.norm, pass)?, std::slice::from_ref(&self.head), pass)?;
-        out.reshape((batch, variates, if blocks == Blocks::All { lookback } else { self.token }))
+        linear(&norm(&z, &self.norm, pass)?, std::slice::from_ref(&self.head), pass)
     }
 }
 
@@ -302,20 +310,21 @@ impl EncoderLayer {
         let dropout = pass.dropout(self.dropout, self.heads * kept * tokens);
         let (z, mixed) = match blocks {
             Blocks::All => {
-                let qkv = by_series(&linear(z, &self.projections, pass)?)?;
-                (z.clone(), causal_attention(&qkv, self.heads, dropout, pass)?)
+                let qkv = linear(z, &self.projections, pass)?;
+                (z.clone(), causal_attention(&qkv, tokens, self.heads, dropout, pass)?)
             }
             Blocks::Last => {
                 let last = by_series(z)?.narrow(1, tokens - 1, 1)?.contiguous()?;
                 let query = linear(&last, &self.projections[..1], pass)?;
                 let kv = by_series(&linear(z, &self.projections[1..], pass)?)?;
                 // The last token looks at all.
-                (last, attention(&query, &kv, self.heads, dropout, pass)?)
+                let mixed = attention(&query, &kv, self.heads, dropout, pass)?;
+                let by_window = |tensor: &Tensor| tensor.reshape((batch, kept, d_model));
+                (by_window(&last)?, by_window(&mixed)?)
             }
         };
-        let by_window = |tensor: Tensor| tensor.reshape((batch, kept, d_model));
-        let mixed = linear(&by_window(mixed)?, std::slice::from_ref(&self.out), pass)?;
-        let z = add_norm(&by_window(z)?, &mixed, &self.norm, pass.dropout(self.dropout, kept * d_model), pass)?;
+        let mixed = linear(&mixed, std::slice::from_ref(&self.out), pass)?;
+        let z = add_norm(&z, &mixed, &self.norm, pass.dropout(self.dropout, kept * d_model), pass)?;
         self.feed_forward.forward(&z, pass)
     }
 }

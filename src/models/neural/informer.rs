@@ -23,6 +23,7 @@ use super::{
         linear::{Map, linear},
         neighbours::{self, neighbours},
         norm::{Affine, add_norm, norm},
+        part::part,
         prob_sparse::{ProbSparse, Samples},
     },
     layers::{FeedForward, StepEmbedding},
@@ -269,9 +270,9 @@ fn rows(tensor: &Tensor) -> Result<Tensor> {
 }
 
 /// The last `kept` steps of `[batch, steps, width]`.
-fn last_steps(tensor: &Tensor, kept: usize) -> Result<Tensor> {
+fn last_steps(tensor: &Tensor, kept: usize, pass: &Pass) -> Result<Tensor> {
     let steps = tensor.dim(1)?;
-    if kept == steps { Ok(tensor.clone()) } else { tensor.narrow(1, steps - kept, kept)?.contiguous() }
+    part(tensor, steps - kept..steps, pass)
 }
 
 /// Queries, keys and values, and what their mixture is mapped by.
@@ -338,7 +339,7 @@ impl SparseAttention {
     /// `z [batch, steps, d_model]` to itself: the last `kept` steps.
     fn to_itself(&self, z: &Tensor, kept: usize, heads: usize, pass: &Pass) -> Result<Tensor> {
         let qkv = linear(z, &self.projections.to_heads, pass)?;
-        let mixed = last_steps(&self.sparse(heads, pass).to_itself(&qkv, pass)?, kept)?;
+        let mixed = last_steps(&self.sparse(heads, pass).to_itself(&qkv, pass)?, kept, pass)?;
         linear(&mixed, std::slice::from_ref(&self.projections.out), pass)
     }
 
@@ -497,7 +498,7 @@ impl DecoderLayer {
         let kept = if matches!(self.to_memory, ToMemory::Full(_)) { kept } else { steps };
         let dropout = || pass.dropout(params.dropout, kept * d_model);
         let mixed = self.to_itself.to_itself(u, kept, params.heads, pass)?;
-        let u = add_norm(&last_steps(u, kept)?, &mixed, &self.norms[0], dropout(), pass)?;
+        let u = add_norm(&last_steps(u, kept, pass)?, &mixed, &self.norms[0], dropout(), pass)?;
         let mixed = match &self.to_memory {
             ToMemory::Sparse(attention) => attention.to_others(&u, memory, params.heads, pass)?,
             ToMemory::Full(Projections { to_heads, out }) => {

@@ -14,6 +14,7 @@ use super::{
         attention::{attention, self_attention},
         linear::{Map, linear},
         norm::{Affine, add_norm, norm},
+        part::part,
     },
     layers::{FeedForward, InstanceNorm},
     pass::Pass,
@@ -114,7 +115,15 @@ impl Network for ITransformer {
             Some(time) if self.params.time_tokens => Tensor::cat(&[&values, time], 1)?,
             _ => values,
         };
-        let tokens = linear(&tokens, std::slice::from_ref(&self.embedding), pass)?;
+        let forecast = pass.together(&[&tokens], || self.by_tokens(&tokens, variates, pass))?;
+        instance.map_or(Ok(forecast.clone()), |instance| instance.undo(&forecast))
+    }
+}
+
+impl ITransformer {
+    /// `tokens [batch, tokens, lookback]`, the first of them those of the variates: `[batch, variates, horizon]`.
+    fn by_tokens(&self, tokens: &Tensor, variates: usize, pass: &Pass) -> Result<Tensor> {
+        let tokens = linear(tokens, std::slice::from_ref(&self.embedding), pass)?;
         let mut z = pass.drop_out(tokens, self.params.dropout)?; // [batch, tokens, d_model]
         for (index, layer) in self.layers.iter().enumerate() {
             // Nothing is read off the calendar tokens in the end, so the last layer leaves them out.
@@ -122,9 +131,8 @@ impl Network for ITransformer {
             let kept = if last { variates } else { z.dim(1)? };
             z = layer.forward(&z, kept, pass)?;
         }
-        let z = norm(&z.narrow(1, 0, variates)?, &self.norm, pass)?;
-        let forecast = linear(&z, std::slice::from_ref(&self.head), pass)?; // [batch, variates, horizon]
-        instance.map_or(Ok(forecast.clone()), |instance| instance.undo(&forecast))
+        let z = norm(&part(&z, 0..variates, pass)?, &self.norm, pass)?;
+        linear(&z, std::slice::from_ref(&self.head), pass)
     }
 }
 
@@ -161,7 +169,7 @@ impl EncoderLayer {
             let qkv = linear(z, &self.projections, pass)?;
             (z.clone(), self_attention(&qkv, self.heads, dropout, pass)?)
         } else {
-            let first = z.narrow(1, 0, kept)?.contiguous()?;
+            let first = part(z, 0..kept, pass)?;
             let queries = linear(&first, &self.projections[..1], pass)?;
             let kv = linear(z, &self.projections[1..], pass)?;
             (first, attention(&queries, &kv, self.heads, dropout, pass)?)

@@ -2,16 +2,18 @@
 //! has.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use candle_core::{Result, Tensor, Var};
+use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, TensorId, Var};
 
 use super::{
     kernels::{
         dropout::Dropout,
         product::{Threads, Write},
+        together::{Operation, Record},
     },
     weights::Weight,
 };
@@ -26,6 +28,8 @@ pub struct Pass {
     derived: Option<Vec<Tensor>>,
     plain: bool,
     threads: Threads,
+    /// The operations that are one on candle's tape, while they are applied.
+    record: RefCell<Option<Record>>,
 }
 
 struct Training {
@@ -39,13 +43,23 @@ struct Training {
 impl Pass {
     /// A forecast: no dropout, nothing kept for gradients.
     pub fn inference() -> Self {
-        Self { training: None, operations: Cell::new(0), derived: None, plain: false, threads: Threads::One }
+        Self::new(None)
     }
 
     /// A part of a training step, of the windows from `first` on.
     pub fn training(sink: Sink, key: u64, first: usize) -> Self {
-        let training = Some(Training { sink, key, first });
-        Self { training, operations: Cell::new(0), derived: None, plain: false, threads: Threads::One }
+        Self::new(Some(Training { sink, key, first }))
+    }
+
+    fn new(training: Option<Training>) -> Self {
+        Self {
+            training,
+            operations: Cell::new(0),
+            derived: None,
+            plain: false,
+            threads: Threads::One,
+            record: RefCell::default(),
+        }
     }
 
     /// The same in candle's own operations, as on devices that the fused ones are not written for: all
@@ -88,6 +102,64 @@ impl Pass {
     /// Where gradients of weights go, when training.
     pub fn sink(&self) -> Option<Sink> {
         self.training.as_ref().map(|training| training.sink.clone())
+    }
+
+    /// What the operation makes of `x`.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn apply1(&self, x: &Tensor, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Tensor> {
+        match (&self.training, &mut *self.record.borrow_mut()) {
+            (None, _) => x.apply_op1_no_bwd(&op),
+            (Some(_), None) => x.apply_op1(op),
+            (Some(_), Some(record)) => record.apply(&[x], Operation::One(Box::new(op))),
+        }
+    }
+
+    /// What the operation makes of two tensors.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn apply2(&self, x: &Tensor, y: &Tensor, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Tensor> {
+        match (&self.training, &mut *self.record.borrow_mut()) {
+            (None, _) => x.apply_op2_no_bwd(y, &op),
+            (Some(_), None) => x.apply_op2(y, op),
+            (Some(_), Some(record)) => record.apply(&[x, y], Operation::Two(Box::new(op))),
+        }
+    }
+
+    /// What the operation makes of three tensors.
+    ///
+    /// # Errors
+    /// If it fails.
+    pub fn apply3(
+        &self,
+        x: &Tensor,
+        y: &Tensor,
+        z: &Tensor,
+        op: impl CustomOp3 + Send + Sync + 'static,
+    ) -> Result<Tensor> {
+        match (&self.training, &mut *self.record.borrow_mut()) {
+            (None, _) => x.apply_op3_no_bwd(y, z, &op),
+            (Some(_), None) => x.apply_op3(y, z, op),
+            (Some(_), Some(record)) => record.apply(&[x, y, z], Operation::Three(Box::new(op))),
+        }
+    }
+
+    /// Does `operations` to `inputs`, one tensor or two, as one operation on candle's tape: they may be none but
+    /// the fused ones, and no tensor from before but `inputs`, weights, and what is derived of weights.
+    ///
+    /// # Errors
+    /// If one of them fails, or is none of those.
+    pub fn together(&self, inputs: &[&Tensor], operations: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        let fuses = inputs.iter().all(|input| self.fuses(input));
+        let Some(training) = self.training.as_ref().filter(|_| fuses && self.record.borrow().is_none()) else {
+            return operations();
+        };
+        self.record.replace(Some(Record::of(inputs)));
+        let output = operations();
+        let record = self.record.take().expect("it was put there above");
+        record.close(inputs, output?, training.sink.clone())
     }
 
     /// A weight as a tensor: on the tape when it is being trained.
@@ -158,6 +230,8 @@ pub struct Gradients {
     derived: Vec<Part>,
     /// What is not trained and changes with the step all the same.
     noted: Vec<(Weight, Vec<f32>)>,
+    /// Of variables, from operations that were done together; not yet added to the others.
+    left: HashMap<TensorId, Tensor>,
 }
 
 #[derive(Default)]
@@ -194,7 +268,28 @@ impl Gradients {
     /// All zero again; memory is kept.
     pub fn clear(&mut self) {
         self.noted.clear();
+        self.left.clear();
         self.parts.iter_mut().chain(&mut self.derived).for_each(|part| part.written = false);
+    }
+
+    /// Leaves the gradients of variables that [`Self::take_left`] is to give.
+    ///
+    /// # Errors
+    /// If one was left before and they cannot be added.
+    pub fn leave(&mut self, gradients: HashMap<TensorId, Tensor>) -> Result<()> {
+        for (variable, gradient) in gradients {
+            let sum = match self.left.remove(&variable) {
+                Some(sum) => (sum + gradient)?,
+                None => gradient,
+            };
+            self.left.insert(variable, sum);
+        }
+        Ok(())
+    }
+
+    /// What was left so.
+    pub fn take_left(&mut self) -> HashMap<TensorId, Tensor> {
+        std::mem::take(&mut self.left)
     }
 
     /// Leaves the values that something beside the weights takes on if the step is taken.

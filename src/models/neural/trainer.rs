@@ -16,7 +16,7 @@ use super::{
     Input, Network, Pass, Sink, Training, Weight, Weights,
     awake::all_awake,
     checkpoint::{self, Counts, Reached},
-    kernels::{dropout::mix, loss::Loss},
+    kernels::{dropout::mix, loss::Loss, tape::with_gradient},
     optimizer::Optimizer,
     pass::Gradients,
     tensor_error,
@@ -346,9 +346,11 @@ pub fn gradients<N: Network>(
     let loss = network.loss(input, target, loss, count, pass)?;
     let store = loss.backward()?;
     let mut into = sink.lock();
-    collect(weights, &store, &mut into)?;
+    let left = into.take_left();
+    collect(weights, |tensor| store.get(tensor), &mut into)?;
+    collect(weights, |tensor| left.get(&tensor.id()), &mut into)?;
     for (index, leaf) in pass.derived().unwrap_or_default().iter().enumerate() {
-        if let Some(gradient) = store.get(leaf) {
+        for gradient in [store.get(leaf), left.get(&leaf.id())].into_iter().flatten() {
             into.add_derived(index, &gradient.flatten_all()?.to_vec1()?);
         }
     }
@@ -356,9 +358,13 @@ pub fn gradients<N: Network>(
 }
 
 /// Adds what reached the weights over the tape to what was written straight into the sink.
-fn collect(weights: &[(String, Weight)], store: &GradStore, into: &mut Gradients) -> candle_core::Result<()> {
+fn collect<'a>(
+    weights: &[(String, Weight)],
+    gradient: impl Fn(&Tensor) -> Option<&'a Tensor>,
+    into: &mut Gradients,
+) -> candle_core::Result<()> {
     for (_, weight) in weights {
-        if let Some(gradient) = store.get(weight.tensor()) {
+        if let Some(gradient) = gradient(weight.tensor()) {
             into.add(weight, &gradient.flatten_all()?.to_vec1()?);
         }
     }
@@ -400,14 +406,13 @@ impl Derivation {
                 }
             }
             if !sum.is_empty() && tensor.track_op() {
-                let gradient = Tensor::from_vec(sum, tensor.shape(), tensor.device())?;
-                let part = (tensor * gradient)?.sum_all()?;
+                let part = with_gradient(tensor, sum)?;
                 whole = Some(whole.map_or_else(|| Ok(part.clone()), |whole| whole + &part)?);
             }
         }
         let Some(whole) = whole else { return Ok(()) };
         let store = whole.backward()?;
-        collect(weights, &store, &mut sink.lock())
+        collect(weights, |tensor| store.get(tensor), &mut sink.lock())
     }
 }
 

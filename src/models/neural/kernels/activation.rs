@@ -30,7 +30,7 @@ pub fn activate(x: &Tensor, activation: Activation, dropout: Option<Dropout>, pa
     }
     let op = Activate { activation, dropout, threads: pass.threads() };
     let x = x.contiguous()?;
-    if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    pass.apply1(&x, op)
 }
 
 /// The same in candle's own operations; spelt out, as the gradient of candle's own GELU has but six

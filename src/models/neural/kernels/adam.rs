@@ -65,27 +65,31 @@ impl Rule {
     }
 }
 
+impl Rule {
+    #[inline(always)]
+    fn update(self, gradient: f32, weight: &mut f32, mean: &mut f32, square: &mut f32) {
+        let Self { beta, epsilon, keep, step, root } = self;
+        *mean = (gradient - *mean).mul_add(1.0 - beta.0, *mean);
+        *square = (gradient * gradient).mul_add(1.0 - beta.1, *square * beta.1);
+        *weight = *weight * keep - step * (*mean / square.sqrt().mul_add(1.0 / root, epsilon));
+    }
+}
+
 impl Update<'_> {
     fn chunk(&self, start: usize, weights: &mut [f32], mean: &mut [f32], square: &mut [f32]) {
         let range = start..start + weights.len();
         let part = |index: usize| &self.gradients[index][range.clone()];
         match self.gradients.len() {
             1 => update(self.rule, self.factor, part(0), weights, mean, square),
+            2 => update_by_two(self.rule, self.factor, [part(0), part(1)], weights, mean, square),
             count => {
                 let mut sum = [0f32; CHUNK];
                 let sum = &mut sum[..weights.len()];
-                add(sum, part(0), part(1));
-                (2..count).for_each(|index| add_to(sum, part(index)));
-                update(self.rule, self.factor, sum, weights, mean, square);
+                sum.copy_from_slice(part(0));
+                (1..count - 1).for_each(|index| add_to(sum, part(index)));
+                update_by_two(self.rule, self.factor, [sum, part(count - 1)], weights, mean, square);
             }
         }
-    }
-}
-
-#[multiversion(targets("x86_64+avx2+fma"))]
-fn add(sum: &mut [f32], one: &[f32], other: &[f32]) {
-    for ((sum, one), other) in sum.iter_mut().zip(one).zip(other) {
-        *sum = one + other;
     }
 }
 
@@ -96,13 +100,24 @@ fn add_to(sum: &mut [f32], part: &[f32]) {
 
 #[multiversion(targets("x86_64+avx2+fma"))]
 fn update(rule: Rule, factor: f32, gradients: &[f32], weights: &mut [f32], mean: &mut [f32], square: &mut [f32]) {
-    let Rule { beta, epsilon, keep, step, root } = rule;
-    let root = 1.0 / root;
     for (((weight, gradient), mean), square) in weights.iter_mut().zip(gradients).zip(mean).zip(square) {
-        let gradient = gradient * factor;
-        *mean = (gradient - *mean).mul_add(1.0 - beta.0, *mean);
-        *square = (gradient * gradient).mul_add(1.0 - beta.1, *square * beta.1);
-        *weight = *weight * keep - step * (*mean / square.sqrt().mul_add(root, epsilon));
+        rule.update(gradient * factor, weight, mean, square);
+    }
+}
+
+/// The same by the sum of two.
+#[multiversion(targets("x86_64+avx2+fma"))]
+fn update_by_two(
+    rule: Rule,
+    factor: f32,
+    gradients: [&[f32]; 2],
+    weights: &mut [f32],
+    mean: &mut [f32],
+    square: &mut [f32],
+) {
+    let gradients = gradients[0].iter().zip(gradients[1]);
+    for (((weight, (one, other)), mean), square) in weights.iter_mut().zip(gradients).zip(mean).zip(square) {
+        rule.update((one + other) * factor, weight, mean, square);
     }
 }
 

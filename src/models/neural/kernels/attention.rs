@@ -31,7 +31,7 @@ pub fn self_attention(qkv: &Tensor, heads: usize, dropout: Option<Dropout>, pass
     }
     let op = Attention { heads, dropout, threads: pass.threads(), kept: Mutex::default() };
     let qkv = qkv.contiguous()?;
-    if pass.is_training() { qkv.apply_op1(op) } else { qkv.apply_op1_no_bwd(&op) }
+    pass.apply1(&qkv, op)
 }
 
 /// Attention of `queries [batch, queries, d_model]` to the keys and values, side by side, of
@@ -42,7 +42,7 @@ pub fn attention(queries: &Tensor, kv: &Tensor, heads: usize, dropout: Option<Dr
     }
     let op = Attention { heads, dropout, threads: pass.threads(), kept: Mutex::default() };
     let (queries, kv) = (queries.contiguous()?, kv.contiguous()?);
-    if pass.is_training() { queries.apply_op2(&kv, op) } else { queries.apply_op2_no_bwd(&kv, &op) }
+    pass.apply2(&queries, &kv, op)
 }
 
 /// The same in candle's own operations.

@@ -54,10 +54,7 @@ pub fn auto_correlation(
     }
     let op = AutoCorrelation { count, lags, threads: pass.threads(), kept: Mutex::default() };
     let (queries, keys, values) = (queries.contiguous()?, keys.contiguous()?, values.contiguous()?);
-    match pass.is_training() {
-        true => queries.apply_op3(&keys, &values, op),
-        false => queries.apply_op3_no_bwd(&keys, &values, &op),
-    }
+    pass.apply3(&queries, &keys, &values, op)
 }
 
 /// The same in candle's own operations.

@@ -247,20 +247,21 @@ unsafe fn lay_out_columns(into: &mut Vec<f32>, from: Place, depth: usize, column
             let inside = column % WIDTH;
             start.add((column - inside) * depth + inside)
         };
-        let vectors = || (0..columns).step_by(LANES).map(|column| (column, (columns - column).min(LANES)));
         if from.column == 1 {
             // Row by row, as they lie in memory.
             for row in 0..depth {
-                for (column, lanes) in vectors() {
-                    let mask = u16::MAX >> (LANES - lanes);
-                    fetch(from.from(row + ROWS_AHEAD, column).start);
-                    let values = _mm512_maskz_loadu_ps(mask, from.from(row, column).start);
+                let (here, ahead) = (from.from(row, 0).start, from.from(row + ROWS_AHEAD, 0).start);
+                for column in (0..columns).step_by(LANES) {
+                    let mask = u16::MAX >> LANES.saturating_sub(columns - column);
+                    fetch(ahead.wrapping_add(column));
+                    let values = _mm512_maskz_loadu_ps(mask, here.add(column));
                     _mm512_storeu_ps(place(column).add(row * WIDTH), values);
                 }
             }
             return;
         }
-        for (column, lanes) in vectors() {
+        for column in (0..columns).step_by(LANES) {
+            let lanes = (columns - column).min(LANES);
             let (into, from) = (place(column), from.from(0, column));
             if from.row == 1 {
                 turn(into, from, depth, lanes);

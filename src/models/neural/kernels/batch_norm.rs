@@ -45,7 +45,7 @@ pub fn batch_norm(x: &Tensor, norm: &BatchNorm, pass: &Pass) -> Result<Tensor> {
     }
     let sink = pass.sink().expect("the statistics of a batch are for training");
     let op = Normalise { norm: norm.clone(), sink, threads: pass.threads(), kept: Mutex::default() };
-    pass.input_of(&[&norm.affine.weight, &norm.affine.bias], x)?.apply_op1(op)
+    pass.apply1(&pass.input_of(&[&norm.affine.weight, &norm.affine.bias], x)?, op)
 }
 
 /// The same in candle's own operations.

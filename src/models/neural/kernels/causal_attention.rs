@@ -6,7 +6,7 @@
 
 use std::sync::Mutex;
 
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
 use multiversion::multiversion;
 
 use super::{
@@ -17,27 +17,35 @@ use super::{
 };
 use crate::models::neural::pass::Pass;
 
-/// `qkv` is `[series, tokens, 3 · d_model]`, queries, keys and values side by side; the result `[series,
-/// tokens, d_model]`. The probabilities that `dropout` drops of are `[series, heads, tokens, tokens]`.
+/// `qkv` is `[batch, series · tokens, 3 · d_model]`, queries, keys and values side by side; the result `[batch,
+/// series · tokens, d_model]`. The probabilities that `dropout` drops of are `[batch · series, heads, tokens,
+/// tokens]`.
 ///
 /// # Errors
 /// If the shape is another.
-pub fn causal_attention(qkv: &Tensor, heads: usize, dropout: Option<Dropout>, pass: &Pass) -> Result<Tensor> {
+pub fn causal_attention(
+    qkv: &Tensor,
+    tokens: usize,
+    heads: usize,
+    dropout: Option<Dropout>,
+    pass: &Pass,
+) -> Result<Tensor> {
     if !pass.fuses(qkv) {
-        return plain(qkv, heads, dropout);
+        return plain(qkv, tokens, heads, dropout);
     }
-    let op = CausalAttention { heads, dropout, threads: pass.threads(), kept: Mutex::default() };
+    let op = CausalAttention { tokens, heads, dropout, threads: pass.threads(), kept: Mutex::default() };
     let qkv = qkv.contiguous()?;
-    if pass.is_training() { qkv.apply_op1(op) } else { qkv.apply_op1_no_bwd(&op) }
+    pass.apply1(&qkv, op)
 }
 
 /// The same in candle's own operations.
 ///
 /// # Errors
 /// If the shape is another.
-pub fn plain(qkv: &Tensor, heads: usize, dropout: Option<Dropout>) -> Result<Tensor> {
-    let (series, tokens, width) = qkv.dims3()?;
-    let d_model = width / 3;
+pub fn plain(qkv: &Tensor, tokens: usize, heads: usize, dropout: Option<Dropout>) -> Result<Tensor> {
+    let (batch, rows, width) = qkv.dims3()?;
+    let (series, d_model) = (batch * rows / tokens, width / 3);
+    let qkv = qkv.reshape((series, tokens, width))?;
     let part = |index: usize| {
         let part = qkv.narrow(2, index * d_model, d_model)?.contiguous()?;
         part.reshape((series, tokens, heads, d_model / heads))?.transpose(1, 2)?.contiguous()
@@ -49,10 +57,12 @@ pub fn plain(qkv: &Tensor, heads: usize, dropout: Option<Dropout>) -> Result<Ten
     let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     let probabilities = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
     let mixed = dropout::plain(&probabilities, dropout)?.matmul(&part(2)?)?;
-    mixed.transpose(1, 2)?.reshape((series, tokens, d_model))
+    mixed.transpose(1, 2)?.reshape((batch, rows, d_model))
 }
 
 struct CausalAttention {
+    /// Of one series.
+    tokens: usize,
     heads: usize,
     dropout: Option<Dropout>,
     threads: Threads,
@@ -70,8 +80,11 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(shape: &Shape, heads: usize) -> Result<Self> {
-        let (_, tokens, width) = shape.dims3()?;
+    fn of(shape: &Shape, tokens: usize, heads: usize) -> Result<Self> {
+        let (_, rows, width) = shape.dims3()?;
+        if tokens == 0 || !rows.is_multiple_of(tokens) {
+            bail!("{rows} rows are no series of {tokens} tokens");
+        }
         Ok(Self { tokens, heads, width: width / 3 / heads })
     }
 
@@ -110,7 +123,7 @@ impl CustomOp1 for CausalAttention {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let sizes = Sizes::of(layout.shape(), self.heads)?;
+        let sizes = Sizes::of(layout.shape(), self.tokens, self.heads)?;
         let Sizes { tokens, heads, .. } = sizes;
         let (qkv, d_model) = (tape::slice(storage, layout)?, sizes.d_model());
         let mut out = vec![0.0; qkv.len() / 3];
@@ -126,13 +139,13 @@ impl CustomOp1 for CausalAttention {
             },
         );
         *self.kept.lock().expect("no thread panics holding it") = probabilities;
-        tape::result(out, (layout.dims()[0], tokens, d_model))
+        tape::result(out, (layout.dims()[0], layout.dims()[1], d_model))
     }
 
     fn bwd(&self, qkv: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let gradient = gradient.contiguous()?;
         let (qkv_values, gradient) = (Values::of(qkv), Values::of(&gradient));
-        let sizes = Sizes::of(qkv.shape(), self.heads)?;
+        let sizes = Sizes::of(qkv.shape(), self.tokens, self.heads)?;
         let (values, size) = (qkv_values.slice()?, sizes.tokens * sizes.d_model());
         let few = sizes.heads * sizes.tokens * sizes.tokens;
         let probabilities = std::mem::take(&mut *self.kept.lock().expect("no thread panics holding it"));

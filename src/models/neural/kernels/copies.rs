@@ -24,7 +24,7 @@ pub fn fold_copies(weight: &Weight, factors: &Weight, pass: &Pass) -> Result<Ten
         return plain(&tensor, &by);
     }
     let op = FoldCopies { weight: weight.clone(), factors: factors.clone(), sink: pass.sink() };
-    if pass.is_training() { tensor.apply_op2(&by, op) } else { tensor.apply_op2_no_bwd(&by, &op) }
+    pass.apply2(&tensor, &by, op)
 }
 
 /// The same in candle's own operations.
@@ -87,10 +87,7 @@ impl CustomOp2 for FoldCopies {
         let gradients = of_values.par_chunks(AT_ONCE * inputs).zip(of_added.par_chunks(AT_ONCE * inputs));
         rows.zip(gradients).zip(by_output.par_chunks_mut(AT_ONCE * factors.len())).for_each(
             |(((weight, to_weight), gradients), to_factors)| {
-                if write == Write::Set {
-                    to_weight.fill(0.0);
-                }
-                backward((weight, factors), inputs, gradients, to_weight, to_factors);
+                backward((weight, factors), inputs, gradients, write, to_weight, to_factors);
             },
         );
         // Whoever worked on them, outputs are added in their order.
@@ -116,12 +113,13 @@ fn forward(weight: &[f32], factors: &[f32], inputs: usize, of_values: &mut [f32]
     }
 }
 
-/// Adds to the gradient of the weight; that of the factors is left in parts, one for each output.
+/// Writes the gradient of the weight; that of the factors is left in parts, one for each output.
 #[multiversion(targets("x86_64+avx2+fma"))]
 fn backward(
     (weight, factors): (&[f32], &[f32]),
     inputs: usize,
     (of_values, of_added): (&[f32], &[f32]),
+    write: Write,
     to_weight: &mut [f32],
     to_factors: &mut [f32],
 ) {
@@ -134,8 +132,10 @@ fn backward(
         let parts = copies.chunks_exact(inputs).zip(to_copies.chunks_exact_mut(inputs));
         for ((weight, to_weight), (factor, to_factor)) in parts.zip(factors.iter().zip(to_factors)) {
             *to_factor = sum_of(inputs, |input| of_values[input] * weight[input]);
-            for ((to_weight, value), added) in to_weight.iter_mut().zip(of_values).zip(of_added) {
-                *to_weight += value.mul_add(*factor, *added);
+            let each = to_weight.iter_mut().zip(of_values).zip(of_added);
+            match write {
+                Write::Set => each.for_each(|((to, value), added)| *to = value.mul_add(*factor, *added)),
+                Write::Add => each.for_each(|((to, value), added)| *to += value.mul_add(*factor, *added)),
             }
         }
     }

@@ -32,7 +32,7 @@ pub fn decompose(x: &Tensor, component: Component, steps: usize, pass: &Pass) ->
     }
     let op = Decomposition { component, half: steps / 2, dropout: None, threads: pass.threads() };
     let x = x.contiguous()?;
-    if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    pass.apply1(&x, op)
 }
 
 /// A component of `x + dropout(branch)`.
@@ -52,7 +52,7 @@ pub fn add_decompose(
     }
     let op = Decomposition { component, half: steps / 2, dropout, threads: pass.threads() };
     let (x, branch) = (x.contiguous()?, branch.contiguous()?);
-    if pass.is_training() { x.apply_op2(&branch, op) } else { x.apply_op2_no_bwd(&branch, &op) }
+    pass.apply2(&x, &branch, op)
 }
 
 /// [`decompose`] in candle's own operations.

@@ -56,7 +56,7 @@ impl Dropout {
     /// A tensor with elements dropped.
     pub fn apply(self, tensor: &Tensor, pass: &Pass) -> Result<Tensor> {
         match pass.fuses(tensor) {
-            true => tensor.apply_op1(Drop { dropout: self, threads: pass.threads() }),
+            true => pass.apply1(tensor, Drop { dropout: self, threads: pass.threads() }),
             false => plain(tensor, Some(self)),
         }
     }

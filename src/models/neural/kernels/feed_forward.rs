@@ -44,7 +44,7 @@ pub fn feed_forward(x: &Tensor, maps: &TwoMaps, dropout: Option<Dropout>, pass: 
     // One of the weights puts the operation on the tape where its input is data.
     let trained = maps.weights().find(|weight| weight.is_trained()).unwrap_or(&maps.inner.weight);
     let weight = pass.tensor(trained);
-    if pass.is_training() { x.apply_op2(&weight, op) } else { x.apply_op2_no_bwd(&weight, &op) }
+    pass.apply2(&x, &weight, op)
 }
 
 /// The same in candle's own operations.

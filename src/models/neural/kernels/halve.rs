@@ -29,7 +29,7 @@ pub fn halve(x: &Tensor, pass: &Pass) -> Result<Tensor> {
     }
     let op = Halve { threads: pass.threads(), kept: Mutex::default() };
     let x = x.contiguous()?;
-    if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    pass.apply1(&x, op)
 }
 
 /// The same in candle's own operations.

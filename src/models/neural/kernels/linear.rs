@@ -8,7 +8,7 @@ use ndarray::{ArrayView2, Axis, s};
 
 use super::{
     panels::{Panels, in_turn, through},
-    product::{Threads, Write, matrix, matrix_mut, product_on, rows_times},
+    product::{Threads, Write, matrix, matrix_mut, product_of, product_on, rows_times},
     tape::{self, Values},
 };
 use crate::models::neural::{
@@ -55,7 +55,7 @@ pub fn linear(x: &Tensor, maps: &[Map], pass: &Pass) -> Result<Tensor> {
     // weights itself.
     let mut weights = maps.iter().flat_map(|map| std::iter::once(&map.weight).chain(&map.bias));
     let weight = pass.tensor(weights.find(|weight| weight.is_trained()).unwrap_or(&maps[0].weight));
-    if pass.is_training() { x.apply_op2(&weight, op) } else { x.apply_op2_no_bwd(&weight, &op) }
+    pass.apply2(&x, &weight, op)
 }
 
 /// The same in candle's own operations.
@@ -235,13 +235,14 @@ impl CustomOp2 for Linear {
         if !x.track_op() {
             return Ok((None, None));
         }
-        let mut back = vec![0.0; input.len()];
-        let mut write = Write::Set;
+        let mut back: Vec<f32> = Vec::new();
         for (map, columns) in self.maps.iter().zip(columns) {
             let weight = Values::of(map.weight.tensor());
-            let part = gradient.slice(s![.., columns]);
-            product_on(self.threads, matrix_mut(&mut back, depth), write, part, matrix(weight.slice()?, depth));
-            write = Write::Add;
+            let (part, weight) = (gradient.slice(s![.., columns]), matrix(weight.slice()?, depth));
+            match back.is_empty() {
+                true => back = product_of(self.threads, part, weight),
+                false => product_on(self.threads, matrix_mut(&mut back, depth), Write::Add, part, weight),
+            }
         }
         Ok((Some(tape::tensor(back, x.shape())?), None))
     }

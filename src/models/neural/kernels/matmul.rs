@@ -6,7 +6,7 @@ use ndarray::ArrayView2;
 
 use super::{
     panels::in_turn,
-    product::{Threads, Write, matrix, matrix_mut, product, rows_times},
+    product::{Threads, Write, matrix, matrix_mut, product_of, rows_times},
     tape::{self, Values},
 };
 use crate::models::neural::pass::Pass;
@@ -35,16 +35,13 @@ pub fn mapped(x: &Tensor, weight: &Tensor, bias: &Tensor, pass: &Pass) -> Result
     }
     let (x, weight, bias) = (x.contiguous()?, weight.contiguous()?, bias.contiguous()?);
     let op = MatMul { transposed: true, threads: pass.threads() };
-    match pass.is_training() {
-        true => x.apply_op3(&weight, &bias, op),
-        false => x.apply_op3_no_bwd(&weight, &bias, &op),
-    }
+    pass.apply3(&x, &weight, &bias, op)
 }
 
 fn apply(a: &Tensor, b: &Tensor, transposed: bool, pass: &Pass) -> Result<Tensor> {
     let (a, b) = (a.contiguous()?, b.contiguous()?);
     let op = MatMul { transposed, threads: pass.threads() };
-    if pass.is_training() { a.apply_op2(&b, op) } else { a.apply_op2_no_bwd(&b, &op) }
+    pass.apply2(&a, &b, op)
 }
 
 struct MatMul {
@@ -88,18 +85,12 @@ impl CustomOp2 for MatMul {
         let depth = a.dim(D::Minus1)?;
         let (left, right) = (matrix(a_values.slice()?, depth), self.view(b_values.slice()?, b.dims()));
         let gradient = matrix(gradient.slice()?, right.ncols());
-        let to_a = a.track_op().then(|| {
-            let mut to_a = vec![0.0; left.len()];
-            product(matrix_mut(&mut to_a, depth), Write::Set, gradient, right.t(), 1.0);
-            tape::tensor(to_a, a.shape())
-        });
+        let to_a = a.track_op().then(|| tape::tensor(product_of(Threads::One, gradient, right.t()), a.shape()));
         let to_b = b.track_op().then(|| {
-            let mut to_b = vec![0.0; right.len()];
-            let out = matrix_mut(&mut to_b, b.dims()[1]);
-            match self.transposed {
-                true => product(out, Write::Set, gradient.t(), left, 1.0),
-                false => product(out, Write::Set, left.t(), gradient, 1.0),
-            }
+            let to_b = match self.transposed {
+                true => product_of(Threads::One, gradient.t(), left),
+                false => product_of(Threads::One, left.t(), gradient),
+            };
             tape::tensor(to_b, b.shape())
         });
         Ok((to_a.transpose()?, to_b.transpose()?))

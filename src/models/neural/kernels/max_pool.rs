@@ -20,7 +20,7 @@ pub fn max_pool(x: &Tensor, rate: usize, pass: &Pass) -> Result<Tensor> {
     }
     let op = MaxPool { rate };
     let x = x.contiguous()?;
-    if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    pass.apply1(&x, op)
 }
 
 /// The same in candle's own operations.

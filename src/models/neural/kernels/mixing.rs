@@ -21,7 +21,7 @@ pub fn normalised_softplus(weight: &Weight, pass: &Pass) -> Result<Tensor> {
         return plain_softplus(&tensor);
     }
     let op = NormalisedSoftplus { weight: weight.clone(), sink: pass.sink() };
-    if pass.is_training() { tensor.apply_op1(op) } else { tensor.apply_op1_no_bwd(&op) }
+    pass.apply1(&tensor, op)
 }
 
 /// The same in candle's own operations.
@@ -83,7 +83,7 @@ pub fn mix(matrix: &Tensor, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         return matrix.broadcast_as((x.dim(0)?, matrix.dim(1)?, matrix.dim(2)?))?.contiguous()?.matmul(x);
     }
     let (matrix, x) = (matrix.contiguous()?, x.contiguous()?);
-    if pass.is_training() { matrix.apply_op2(&x, Mix) } else { matrix.apply_op2_no_bwd(&x, &Mix) }
+    pass.apply2(&matrix, &x, Mix)
 }
 
 struct Mix;

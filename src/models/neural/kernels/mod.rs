@@ -28,10 +28,13 @@ pub mod moving_average;
 pub mod neighbours;
 pub mod norm;
 pub mod panels;
+pub mod part;
+pub mod per_variate;
 pub mod prob_sparse;
 pub mod product;
 mod simd;
-mod tape;
+pub(super) mod tape;
 #[cfg(test)]
 mod tests;
+pub mod together;
 pub mod transform;

@@ -13,7 +13,7 @@ pub fn moving_average(x: &Tensor, width: usize, pass: &Pass) -> Result<Tensor> {
     }
     let op = MovingAverage { width };
     let x = x.contiguous()?;
-    if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    pass.apply1(&x, op)
 }
 
 /// The same as a product with a matrix.

@@ -24,7 +24,7 @@ pub fn neighbours(x: &Tensor, padding: usize, pass: &Pass) -> Result<Tensor> {
     }
     let op = Neighbours { padding, threads: pass.threads() };
     let x = x.contiguous()?;
-    if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    pass.apply1(&x, op)
 }
 
 /// The same in candle's own operations.

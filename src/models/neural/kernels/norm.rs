@@ -35,7 +35,7 @@ pub fn norm(x: &Tensor, affine: &Affine, pass: &Pass) -> Result<Tensor> {
     }
     let op = Norm::new(affine, None, pass);
     let x = pass.input_of(&[&affine.weight, &affine.bias], x)?;
-    if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    pass.apply1(&x, op)
 }
 
 /// `x + dropout(branch)`, normalised over its last axis.
@@ -45,7 +45,7 @@ pub fn add_norm(x: &Tensor, branch: &Tensor, affine: &Affine, dropout: Option<Dr
     }
     let op = Norm::new(affine, dropout, pass);
     let (x, branch) = (pass.input_of(&[&affine.weight, &affine.bias], x)?, branch.contiguous()?);
-    if pass.is_training() { x.apply_op2(&branch, op) } else { x.apply_op2_no_bwd(&branch, &op) }
+    pass.apply2(&x, &branch, op)
 }
 
 /// The same in candle's own operations.

@@ -81,7 +81,7 @@ impl ProbSparse {
         }
         let op = Op { how: self.clone(), threads: pass.threads(), kept: Mutex::default() };
         let qkv = qkv.contiguous()?;
-        if pass.is_training() { qkv.apply_op1(op) } else { qkv.apply_op1_no_bwd(&op) }
+        pass.apply1(&qkv, op)
     }
 
     /// `queries [batch, queries, d_model]` to the keys and values, side by side, of `kv [batch, keys, 2 ·
@@ -95,7 +95,7 @@ impl ProbSparse {
         }
         let op = Op { how: self.clone(), threads: pass.threads(), kept: Mutex::default() };
         let (queries, kv) = (queries.contiguous()?, kv.contiguous()?);
-        if pass.is_training() { queries.apply_op2(&kv, op) } else { queries.apply_op2_no_bwd(&kv, &op) }
+        pass.apply2(&queries, &kv, op)
     }
 
     /// The same in candle's own operations: all queries attend, and those that do not count are masked.

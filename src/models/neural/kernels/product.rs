@@ -187,6 +187,27 @@ pub fn product_on(
     }
 }
 
+/// `a b`, row after row, on one thread or on all; for one that is written to, see [`product_on`].
+///
+/// # Panics
+/// If the sizes do not go together.
+pub fn product_of(threads: Threads, a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>) -> Vec<f32> {
+    let len = a.nrows() * b.ncols();
+    if a.ncols() == 0 {
+        return vec![0.0; len];
+    }
+    // Clearing what is overwritten takes a tenth of the time of a small product.
+    let mut out = Vec::with_capacity(len);
+    // SAFETY: there is room for all of the product, and where there is something to add up, all of it is written
+    // and nothing read.
+    unsafe {
+        let view = ArrayViewMut2::from_shape_ptr((a.nrows(), b.ncols()), out.as_mut_ptr());
+        product_on(threads, view, Write::Set, a, b);
+        out.set_len(len);
+    }
+    out
+}
+
 /// `out = a b` for the rows that one of `threads` has: as [`product`] where there is but one, and as
 /// [`rows_times`] where others have other rows.
 ///

@@ -23,6 +23,8 @@ use super::{
     moving_average::{self, moving_average},
     neighbours::{self, neighbours},
     norm::{self, Affine, add_norm, norm},
+    part::{self, part},
+    per_variate::{PerVariate, Way},
     prob_sparse::{ProbSparse, Samples},
     transform,
 };
@@ -274,8 +276,8 @@ fn causal_attentions() {
             "causal attention",
             &[&qkv],
             &[],
-            |pass| causal_attention(&qkv, heads, None, pass),
-            |_| causal_attention::plain(&qkv, heads, None),
+            |pass| causal_attention(&qkv, tokens, heads, None, pass),
+            |_| causal_attention::plain(&qkv, tokens, heads, None),
         );
         let dropped = |of: &dyn Fn(Option<Dropout>, &Pass) -> Result<Tensor>| {
             let pass = Pass::training(Sink::default(), 7, 2);
@@ -283,14 +285,17 @@ fn causal_attentions() {
             let store = out.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             (values(&out), values(store.get(&qkv).unwrap()))
         };
-        let (fused, slopes) = dropped(&|dropout, pass| causal_attention(&qkv, heads, dropout, pass));
-        let (plain, plain_slopes) = dropped(&|dropout, _| causal_attention::plain(&qkv, heads, dropout));
+        let (fused, slopes) = dropped(&|dropout, pass| causal_attention(&qkv, tokens, heads, dropout, pass));
+        let (plain, plain_slopes) = dropped(&|dropout, _| causal_attention::plain(&qkv, tokens, heads, dropout));
         close(&fused, &plain, 3e-6, "causal attention with dropout");
         close(&slopes, &plain_slopes, 2e-5, "its gradient");
-        let of = |pass: &Pass| values(&causal_attention(&qkv, heads, None, pass).unwrap());
+        let of = |pass: &Pass| values(&causal_attention(&qkv, tokens, heads, None, pass).unwrap());
         assert_eq!(of(&Pass::inference()), of(&Pass::inference().on_all_threads()));
+        let of_one_window = qkv.reshape((1, 3 * tokens, 3 * d_model)).unwrap();
+        let of_one_window = causal_attention(&of_one_window, tokens, heads, None, &Pass::inference()).unwrap();
+        assert_eq!(values(&of_one_window), of(&Pass::inference()));
         differentiates("causal attention with dropout", &qkv, |qkv, pass| {
-            causal_attention(qkv, heads, pass.dropout(0.3, per_window), pass)
+            causal_attention(qkv, tokens, heads, pass.dropout(0.3, per_window), pass)
         });
     }
 }
@@ -326,6 +331,29 @@ fn batch_norms() {
     let normal = values(&batch_norm::by_running_statistics(&x, &norm, &Pass::inference()).unwrap());
     for (at, (x, normal)) in values(&x).iter().zip(&normal).enumerate() {
         assert!((x * factors[at % 5] + shifts[at % 5] - normal).abs() < 1e-5, "{at}");
+    }
+}
+
+#[test]
+fn parts() {
+    let x = random(&[3, 6, 5], 1);
+    for rows in [0..4, 2..6, 1..2] {
+        agree("part", &[&x], &[], |pass| part(&x, rows.clone(), pass), |_| part::plain(&x, rows.clone()));
+    }
+    assert!(part(&x, 4..7, &Pass::inference()).is_err());
+}
+
+#[test]
+fn variates_are_scaled_and_shifted() {
+    let weights = weights();
+    let of = |name| weights.trained(name, &[3], Init::Normal(1.0)).unwrap();
+    let affine = PerVariate { scale: of("scale"), shift: of("shift") };
+    affine.scale.set(&[0.5, 1.5, -0.7]).unwrap();
+    let both = [&affine.scale, &affine.shift];
+    for windows in [1, 2] {
+        let x = random(&[windows, 3, 37], 1);
+        agree("there", &[&x], &both, |pass| affine.apply(&x, pass), |pass| affine.plain(&x, Way::There, pass));
+        agree("back", &[&x], &both, |pass| affine.undo(&x, pass), |pass| affine.plain(&x, Way::Back, pass));
     }
 }
 
@@ -578,4 +606,59 @@ fn losses() {
         let sum = loss.sum(&values(&forecast), &values(&target), 8) / 48.0;
         assert!((sum - f64::from(values(&plain)[0])).abs() < 1e-6);
     }
+}
+
+#[test]
+fn operations_that_are_one_on_the_tape_have_the_gradients_of_each() {
+    let weights = weights();
+    let (map, affine) = (weights.linear("map", 6, 6).unwrap(), affine(&weights.at("norm"), 6));
+    let of = |name| weights.trained(name, &[4], Init::Normal(1.0)).unwrap();
+    let scales = PerVariate { scale: of("scale"), shift: of("shift") };
+    let (x, y) = (random(&[2, 4, 6], 1), random(&[2, 4, 6], 2));
+    let run = |together: bool, on_tape: bool| {
+        let sink = Sink::default();
+        let pass = Pass::training(sink.clone(), 7, 0);
+        let x = if on_tape { x.as_tensor().clone() } else { x.as_detached_tensor() };
+        let operations = || -> Result<Tensor> {
+            // Used twice, and a weight whose gradient goes over the tape.
+            let z = linear(&x, std::slice::from_ref(&map), &pass)?;
+            let z = add_norm(&z, &linear(&z, std::slice::from_ref(&map), &pass)?, &affine, None, &pass)?;
+            add_norm(&scales.undo(&scales.apply(&z, &pass)?, &pass)?, &y, &affine, None, &pass)
+        };
+        let out = if together { pass.together(&[&x, &y], operations) } else { operations() }.unwrap();
+        let store = (&out * random(out.dims(), 9).as_tensor()).unwrap().backward().unwrap();
+        let mut sink = sink.lock();
+        let left = sink.take_left();
+        let all = weights.all().into_iter().map(|(name, weight)| {
+            let own = sink.get(&weight).map(<[f32]>::to_vec);
+            let over_tape = || store.get(weight.tensor()).or(left.get(&weight.tensor().id())).map(values);
+            (name, own.or_else(over_tape))
+        });
+        let inputs = [store.get(&x).map(values), store.get(&y).map(values)];
+        (values(&out), all.collect::<Vec<_>>(), inputs)
+    };
+    for on_tape in [true, false] {
+        let (one, each) = (run(true, on_tape), run(false, on_tape));
+        assert!(each.1.iter().all(|(_, gradient)| gradient.is_some()));
+        assert_eq!((each.2[0].is_some(), each.2[1].is_some()), (on_tape, true));
+        assert_eq!(one, each);
+    }
+}
+
+#[test]
+fn no_gradient_is_lost_between_operations_that_are_one_on_the_tape() {
+    let weights = weights();
+    let map = weights.linear("map", 6, 6).unwrap();
+    let x = random(&[2, 6], 1);
+    let pass = Pass::training(Sink::default(), 7, 0);
+    let apply = |x: &Tensor| linear(x, std::slice::from_ref(&map), &pass);
+    let before = apply(&x).unwrap();
+    let one = |operations: &dyn Fn() -> Result<Tensor>| pass.together(&[&x], operations).map(|_| ());
+    assert!(one(&|| apply(&apply(&x)?)).is_ok());
+    // An operation of candle's own in the middle or at the end, and something from before.
+    assert!(one(&|| apply(&apply(&x)?.sqr()?)).is_err());
+    assert!(one(&|| apply(&x)?.sqr()).is_err());
+    assert!(one(&|| apply(&before)).is_err());
+    // What failed leaves nothing behind.
+    assert!(one(&|| apply(&x)).is_ok());
 }

@@ -18,7 +18,7 @@ pub fn transform(x: &Tensor, matrix: &Tensor, pass: &Pass) -> Result<Tensor> {
     }
     let op = Transform { matrix: matrix.contiguous()? };
     let x = x.contiguous()?;
-    if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    pass.apply1(&x, op)
 }
 
 struct Transform {
@@ -61,7 +61,7 @@ pub fn transform_back(x: &Tensor, matrix: &Tensor, delta: &Weight, pass: &Pass) 
     }
     let op = TransformBack { matrix: matrix.contiguous()?, delta: delta.clone(), sink: pass.sink() };
     let x = pass.input_of(&[delta], x)?;
-    if pass.is_training() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+    pass.apply1(&x, op)
 }
 
 /// The same in candle's own operations.

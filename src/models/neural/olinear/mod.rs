@@ -30,6 +30,7 @@ use super::{
         mixing::{mix, normalised_softplus},
         norm::{Affine, add_norm, norm},
         panels::Fixed,
+        per_variate::PerVariate,
         transform::{transform, transform_back},
     },
     layers::{FeedForward, InstanceNorm},
@@ -136,8 +137,7 @@ struct Body {
     shape: WindowShape,
     /// The bases of lookback and horizon, `[length, length]`, one vector a row.
     bases: [Weight; 2],
-    scale: Weight,
-    shift: Weight,
+    affine: PerVariate,
     embedding: Weight,
     /// Added in the basis of the lookback, and behind that of the horizon.
     deltas: [Weight; 2],
@@ -202,8 +202,10 @@ impl Body {
                 weights.buffer("q_mat", &[lookback, lookback], 0.0)?,
                 weights.buffer("q_out_mat", &[horizon, horizon], 0.0)?,
             ],
-            scale: constant("revin_layer.affine_weight", &[variates], 1.0)?,
-            shift: constant("revin_layer.affine_bias", &[variates], 0.0)?,
+            affine: PerVariate {
+                scale: constant("revin_layer.affine_weight", &[variates], 1.0)?,
+                shift: constant("revin_layer.affine_bias", &[variates], 0.0)?,
+            },
             embedding: weights.trained("embeddings", &[1, embed_size], Init::Normal(1.0))?,
             deltas: [
                 constant("delta1", &[1, variates, 1, lookback], 0.0)?,
@@ -265,11 +267,18 @@ impl Body {
     fn forward(&self, input: &Input, pass: &Pass) -> Result<Tensor> {
         let (windows, _, _) = input.values.dims3()?;
         let (values, instance) = InstanceNorm::of(&input.values)?;
-        let (scale, shift) = (self.per_variate(&self.scale, pass)?, self.per_variate(&self.shift, pass)?);
-        let values = values.broadcast_mul(&scale)?.broadcast_add(&shift)?;
+        let forecast = pass.together(&[&values], || {
+            let forecast = self.normalised(&self.affine.apply(&values, pass)?, windows, pass)?;
+            self.affine.undo(&forecast, pass)
+        })?;
+        instance.undo(&forecast)
+    }
+
+    /// From the values of windows, normalised, to those of their forecasts.
+    fn normalised(&self, values: &Tensor, windows: usize, pass: &Pass) -> Result<Tensor> {
         let inner = match &self.folded {
             Some(folded) if !pass.is_training() => {
-                let mut z = folded.inner.of(&values, pass)?;
+                let mut z = folded.inner.of(values, pass)?;
                 for (layer, (mixing, maps)) in self.layers.iter().zip(&folded.layers) {
                     let mixed = maps.of(&mix(mixing, &z, pass)?, pass)?;
                     z = layer.feed_forward.forward(&add_norm(&z, &mixed, &layer.norm, None, pass)?, pass)?;
@@ -280,7 +289,7 @@ impl Body {
                 let own = || self.derive(windows, pass);
                 let derived = pass.derived().map_or_else(own, |derived| Ok(derived.to_vec()))?;
                 let (mixing, folded) = derived.split_at(self.layers.len());
-                let values = transform(&values, &self.basis(0, pass).t()?, pass)?;
+                let values = transform(values, &self.basis(0, pass).t()?, pass)?;
                 let mut z = mapped(&values, &folded[0], &folded[1], pass)?; // [batch, variates, d_model]
                 for (layer, mixing) in self.layers.iter().zip(mixing) {
                     z = layer.forward(&z, mixing, self.params.dropout, pass)?;
@@ -294,9 +303,7 @@ impl Body {
         };
         let inner = activate(&inner, Activation::Gelu, None, pass)?;
         let forecast = linear(&inner, std::slice::from_ref(&self.head[1]), pass)?;
-        let forecast = pass.drop_out(forecast, self.params.dropout)?;
-        let forecast = forecast.broadcast_sub(&shift)?.broadcast_div(&(scale + 1e-10)?)?;
-        instance.undo(&forecast)
+        pass.drop_out(forecast, self.params.dropout)
     }
 
     /// From the last normalisation to the last activation, step by step.
@@ -335,10 +342,6 @@ impl Body {
 
     fn bias(&self, map: &Map, pass: &Pass) -> Tensor {
         pass.tensor(map.bias.as_ref().expect("the maps of this network have a bias"))
-    }
-
-    fn per_variate(&self, weight: &Weight, pass: &Pass) -> Result<Tensor> {
-        pass.tensor(weight).reshape((1, (), 1))
     }
 
     fn fold(&mut self) -> crate::Result<()> {
