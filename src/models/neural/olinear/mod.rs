@@ -267,10 +267,15 @@ impl Body {
     fn forward(&self, input: &Input, pass: &Pass) -> Result<Tensor> {
         let (windows, _, _) = input.values.dims3()?;
         let (values, instance) = InstanceNorm::of(&input.values)?;
-        let forecast = pass.together(&[&values], || {
+        let operations = || {
             let forecast = self.normalised(&self.affine.apply(&values, pass)?, windows, pass)?;
             self.affine.undo(&forecast, pass)
-        })?;
+        };
+        // What is derived in this pass is on candle's tape.
+        let forecast = match pass.derived() {
+            Some(_) => pass.together(&[&values], operations)?,
+            None => operations()?,
+        };
         instance.undo(&forecast)
     }
 
