@@ -291,8 +291,11 @@ fn process_at(bench: &Bench, run: &Child, name: &str) -> u32 {
     for _ in 0..500 {
         let tasks = fs::read_dir(&unfinished).into_iter().flatten().flatten();
         if tasks.into_iter().any(|task| task.file_name().to_string_lossy().contains(name)) {
+            // The list may leave out a process for a moment (proc(5)).
             let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", run.id())).unwrap();
-            return children.trim().parse().unwrap();
+            if let Ok(child) = children.trim().parse() {
+                return child;
+            }
         }
         sleep(Duration::from_millis(20));
     }
