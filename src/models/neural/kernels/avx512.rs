@@ -36,6 +36,10 @@ const AHEAD: isize = 32;
 const ROWS_AHEAD: usize = 6;
 const LINES_AHEAD: usize = 8;
 
+/// Tiles of a panel for which the panel behind it is fetched while they are multiplied: with fewer, weights are all
+/// that there is to wait for; with more, they hardly are.
+const WORTH_FETCHING: std::ops::RangeInclusive<usize> = 3..=8;
+
 /// Brings what lies there, if anything does, into the nearest cache.
 #[target_feature(enable = "avx512f")]
 #[inline]
@@ -117,6 +121,9 @@ unsafe fn along_rows(
             let mut block = b.from(0, start);
             // From a panel to the next.
             let mut panel_away = WIDTH as isize;
+            // Weights for inference, one panel behind the other in memory: what is multiplied next lies there.
+            let goes_on = b.column == 1 && b.row == WIDTH as isize && columns == WIDTH;
+            let goes_on = goes_on && WORTH_FETCHING.contains(&tiles);
             if b.column != 1 || (rows > WORTH_LAYING_OUT && b.row != WIDTH as isize) {
                 // SAFETY: the block lies within `b`.
                 unsafe { lay_out_columns(columns_laid_out, block, depth, end - start) };
@@ -133,7 +140,10 @@ unsafe fn along_rows(
                 }
                 for (panel, column) in (start..end).step_by(WIDTH).enumerate() {
                     let width = (end - column).min(WIDTH);
-                    let multiply = TILES[behind - first - 1][usize::from(width > LANES)][usize::from(along)];
+                    let multiply = match goes_on && along {
+                        true => TILES_OF_PANELS[behind - first - 1],
+                        false => TILES[behind - first - 1][usize::from(width > LANES)][usize::from(along)],
+                    };
                     let last = u16::MAX >> (width.next_multiple_of(LANES) - width);
                     // SAFETY: tile and panel lie within the matrices or what was laid out of them, and the
                     // mask ends where the last column does.
@@ -144,6 +154,8 @@ unsafe fn along_rows(
                             a_away: if along { part.row } else { part.column },
                             b: block.start.offset(panel as isize * panel_away),
                             b_away: block.row,
+                            next: block.start.wrapping_add(depth * WIDTH * (tiles + tile) / tiles),
+                            of: tiles,
                             last,
                             out: out.offset(first as isize * out_row).add(column),
                             out_away: out_row,
@@ -166,6 +178,9 @@ struct Tile {
     /// Columns side by side.
     b: *const f32,
     b_away: isize,
+    /// This tile's part of what lies behind the panel, and of how many it is one.
+    next: *const f32,
+    of: usize,
     /// Which columns of the last vector there are.
     last: __mmask16,
     out: *mut f32,
@@ -175,9 +190,10 @@ struct Tile {
 }
 
 /// `R` rows and `V` vectors of columns; with `ALONG` the rows of `a` lie along the depth, otherwise they
-/// are side by side.
+/// are side by side. With `NEXT` the next panel is fetched, a part by each tile: memory is read while this one is
+/// multiplied, which takes longer.
 #[target_feature(enable = "avx512f")]
-unsafe fn multiply_tile<const R: usize, const V: usize, const ALONG: bool>(tile: Tile) {
+unsafe fn multiply_tile<const R: usize, const V: usize, const ALONG: bool, const NEXT: bool>(tile: Tile) {
     let mask = |vector: usize| if vector + 1 == V { tile.last } else { u16::MAX };
     let mut sums = [[_mm512_setzero_ps(); V]; R];
     for row in 0..R {
@@ -185,9 +201,17 @@ unsafe fn multiply_tile<const R: usize, const V: usize, const ALONG: bool>(tile:
         (0..V).for_each(|vector| fetch(out.wrapping_add(vector * LANES)));
     }
     let (mut a, mut b) = (tile.a, tile.b);
+    // Lines of the cache, in 256ths: of the `V` of each row as many as are this tile's.
+    let (mut fetched, step) = (0, (V << 8) / tile.of);
     for _ in 0..tile.depth {
-        let ahead = b.wrapping_offset(AHEAD * tile.b_away);
-        (0..V).for_each(|vector| fetch(ahead.wrapping_add(vector * LANES)));
+        if NEXT {
+            // Into the second cache: the nearest is full of what is multiplied.
+            _mm_prefetch::<_MM_HINT_T1>(tile.next.wrapping_add((fetched >> 8) * LANES).cast());
+            fetched += step;
+        } else {
+            let ahead = b.wrapping_offset(AHEAD * tile.b_away);
+            (0..V).for_each(|vector| fetch(ahead.wrapping_add(vector * LANES)));
+        }
         let mut values = [_mm512_setzero_ps(); V];
         for (vector, values) in values.iter_mut().enumerate() {
             // SAFETY: masked columns are not read.
@@ -223,9 +247,12 @@ unsafe fn multiply_tile<const R: usize, const V: usize, const ALONG: bool>(tile:
 macro_rules! tiles {
     ($($rows:literal)*) => {
         [$([
-            [multiply_tile::<$rows, 1, false>, multiply_tile::<$rows, 1, true>],
-            [multiply_tile::<$rows, 2, false>, multiply_tile::<$rows, 2, true>],
+            [multiply_tile::<$rows, 1, false, false>, multiply_tile::<$rows, 1, true, false>],
+            [multiply_tile::<$rows, 2, false, false>, multiply_tile::<$rows, 2, true, false>],
         ],)*]
+    };
+    (of panels $($rows:literal)*) => {
+        [$(multiply_tile::<$rows, 2, true, true>,)*]
     };
 }
 
@@ -234,6 +261,9 @@ type OfRows = [[unsafe fn(Tile); 2]; 2];
 
 /// By rows less one.
 static TILES: [OfRows; ROWS] = tiles!(1 2 3 4 5 6 7 8 9 10 11 12);
+
+/// The same for whole panels, where the next one is fetched.
+static TILES_OF_PANELS: [unsafe fn(Tile); ROWS] = tiles!(of panels 1 2 3 4 5 6 7 8 9 10 11 12);
 
 /// `columns` of a matrix, [`WIDTH`] of them side by side, one such panel after the other.
 #[target_feature(enable = "avx512f")]

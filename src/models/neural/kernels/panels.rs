@@ -7,7 +7,7 @@ use candle_core::{Result, Tensor};
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
 use super::{
-    product::{Threads, Write, matrix, matrix_mut, rows_times},
+    product::{Threads, Write, copies_panels, matrix, matrix_mut, rows_times},
     tape::{self, Values},
 };
 use crate::models::neural::pass::Pass;
@@ -107,7 +107,7 @@ pub fn through<'a>(
     // Each thread reads its own panels, and no other's.
     let threads = threads.worth_it(x.len() * width);
     let rows = x.nrows().max(1);
-    let at_once = if (ROWS + 1..=2 * ROWS).contains(&rows) { rows.div_ceil(2) } else { rows };
+    let at_once = if copies_panels() && (ROWS + 1..=2 * ROWS).contains(&rows) { rows.div_ceil(2) } else { rows };
     let multiply = |(panel, mut out): (ArrayView2<'_, f32>, ArrayViewMut2<'_, f32>)| {
         for (x, out) in x.axis_chunks_iter(Axis(0), at_once).zip(out.axis_chunks_iter_mut(Axis(0), at_once)) {
             rows_times(out, Write::Add, x, panel, Threads::One);

@@ -259,6 +259,14 @@ fn one_part(out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'_, f32>, b
     by_gemm(out, write, a, b, factor);
 }
 
+/// Whether a product of many rows begins with a copy of the columns that they are multiplied by.
+pub fn copies_panels() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return !is_x86_feature_detected!("avx512f");
+    #[cfg(not(target_arch = "x86_64"))]
+    true
+}
+
 /// A slice as a matrix with this many columns, row after row.
 ///
 /// # Panics
