@@ -36,9 +36,9 @@ const AHEAD: isize = 32;
 const ROWS_AHEAD: usize = 6;
 const LINES_AHEAD: usize = 8;
 
-/// Tiles of a panel for which the panel behind it is fetched while they are multiplied: with fewer, weights are all
-/// that there is to wait for; with more, they hardly are.
-const WORTH_FETCHING: std::ops::RangeInclusive<usize> = 3..=8;
+/// Tiles of a panel from which on the panel behind it is fetched while they are multiplied: with fewer, weights are
+/// all that there is to wait for.
+const WORTH_FETCHING: usize = 3;
 
 /// Brings what lies there, if anything does, into the nearest cache.
 #[target_feature(enable = "avx512f")]
@@ -47,10 +47,15 @@ fn fetch(address: *const f32) {
     _mm_prefetch::<_MM_HINT_T0>(address.cast());
 }
 
+/// Whether the processor has AVX-512.
+pub fn is_there() -> bool {
+    is_x86_feature_detected!("avx512f")
+}
+
 /// Whether [`multiply`] can be asked for a product that is written to `out`: the processor has AVX-512, and
 /// elements lie side by side along rows or along columns.
 pub fn suits(out: &ArrayViewMut2<'_, f32>) -> bool {
-    is_x86_feature_detected!("avx512f") && (out.stride_of(Axis(1)) == 1 || out.stride_of(Axis(0)) == 1)
+    is_there() && (out.stride_of(Axis(1)) == 1 || out.stride_of(Axis(0)) == 1)
 }
 
 /// Where a matrix begins and how far its rows and columns are apart.
@@ -114,6 +119,7 @@ unsafe fn along_rows(
     let (a, b) = (Place::of(a), Place::of(b));
     // Tiles of about as many rows each: one of a single row would take as long as one of four.
     let tiles = rows.div_ceil(ROWS);
+    let along = a.column == 1;
     SPACE.with_borrow_mut(|(columns_laid_out, rows_laid_out)| {
         let at_once = (LAID_OUT / depth.max(1) / WIDTH).max(1) * WIDTH;
         for start in (0..columns).step_by(at_once) {
@@ -122,8 +128,8 @@ unsafe fn along_rows(
             // From a panel to the next.
             let mut panel_away = WIDTH as isize;
             // Weights for inference, one panel behind the other in memory: what is multiplied next lies there.
-            let goes_on = b.column == 1 && b.row == WIDTH as isize && columns == WIDTH;
-            let goes_on = goes_on && WORTH_FETCHING.contains(&tiles);
+            let goes_on = columns == WIDTH && b.column == 1 && b.row == WIDTH as isize;
+            let fetches = goes_on && along && tiles >= WORTH_FETCHING;
             if b.column != 1 || (rows > WORTH_LAYING_OUT && b.row != WIDTH as isize) {
                 // SAFETY: the block lies within `b`.
                 unsafe { lay_out_columns(columns_laid_out, block, depth, end - start) };
@@ -132,7 +138,7 @@ unsafe fn along_rows(
             }
             for tile in 0..tiles {
                 let (first, behind) = (rows * tile / tiles, rows * (tile + 1) / tiles);
-                let (along, mut part) = (a.column == 1, a.from(first, 0));
+                let mut part = a.from(first, 0);
                 if !along && (a.row != 1 || end - start > 2 * WIDTH) {
                     // SAFETY: the rows lie within `a`.
                     unsafe { lay_out_rows(rows_laid_out, part, depth, behind - first) };
@@ -140,7 +146,7 @@ unsafe fn along_rows(
                 }
                 for (panel, column) in (start..end).step_by(WIDTH).enumerate() {
                     let width = (end - column).min(WIDTH);
-                    let multiply = match goes_on && along {
+                    let multiply = match fetches {
                         true => TILES_OF_PANELS[behind - first - 1],
                         false => TILES[behind - first - 1][usize::from(width > LANES)][usize::from(along)],
                     };
@@ -380,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_product_is_a_chain_of_fused_additions() {
-        if !is_x86_feature_detected!("avx512f") {
+        if !is_there() {
             return eprintln!("skipped: this processor has no AVX-512");
         }
         let laid_out = |rows: usize, columns: usize, step: f32, turned: bool| match turned {
@@ -408,7 +414,7 @@ mod tests {
 
     #[test]
     fn matrices_may_be_parts_of_others() {
-        if !is_x86_feature_detected!("avx512f") {
+        if !is_there() {
             return eprintln!("skipped: this processor has no AVX-512");
         }
         let (all_a, all_b) = (wave(60, 90, 0.7), wave(90, 140, 0.3));

@@ -262,7 +262,7 @@ fn one_part(out: ArrayViewMut2<'_, f32>, write: Write, a: ArrayView2<'_, f32>, b
 /// Whether a product of many rows begins with a copy of the columns that they are multiplied by.
 pub fn copies_panels() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return !is_x86_feature_detected!("avx512f");
+    return !avx512::is_there();
     #[cfg(not(target_arch = "x86_64"))]
     true
 }
