@@ -22,6 +22,7 @@ use super::{
         linear::{Map, linear},
         matmul::times_transposed,
         norm::{Affine, norm},
+        part::part,
     },
     layers::StepEmbedding,
     pass::Pass,
@@ -213,7 +214,7 @@ impl Attention {
         let time = z.dim(1)?;
         let map = |x: &Tensor, map: &Map| linear(x, std::slice::from_ref(map), pass);
         // What lies beyond the queries is never used.
-        let at = if at.dim(1)? > time { at.narrow(1, 0, time)?.contiguous()? } else { at.clone() };
+        let at = part(at, 0..time.min(at.dim(1)?), pass)?;
         let (q, k, v) = (map(z, &self.queries)?, map(&at, &self.keys)?, map(&at, &self.values)?);
         let count = ((params.factor as f64 * (time as f64).ln()) as usize).clamp(1, time);
         let mixed = auto_correlation(&q, &k, &v, count, params.lags, pass)?;

@@ -19,6 +19,7 @@ use super::{
         matmul::mapped,
         max_pool::max_pool,
         norm::{Affine, add_norm, norm},
+        part::part,
     },
     layers::{FeedForward, InstanceNorm, sinusoids},
     pass::Pass,
@@ -259,7 +260,7 @@ impl Stage {
         // Variates are no axis of their own: whoever drops elements takes the first axis for windows.
         let z = pass.drop_out(z, self.dropout)?.reshape((batch, variates * tokens, d_model))?;
         let out = match blocks {
-            Blocks::All => pass.together(&[&z], || self.encoded(z.clone(), tokens, blocks, pass))?,
+            Blocks::All => pass.together(&z, || self.encoded(z.clone(), tokens, blocks, pass))?,
             Blocks::Last => self.encoded(z, tokens, blocks, pass)?,
         };
         out.reshape((batch, variates, if blocks == Blocks::All { lookback } else { self.token }))
@@ -314,7 +315,7 @@ impl EncoderLayer {
                 (z.clone(), causal_attention(&qkv, tokens, self.heads, dropout, pass)?)
             }
             Blocks::Last => {
-                let last = by_series(z)?.narrow(1, tokens - 1, 1)?.contiguous()?;
+                let last = part(&by_series(z)?, tokens - 1..tokens, pass)?;
                 let query = linear(&last, &self.projections[..1], pass)?;
                 let kv = by_series(&linear(z, &self.projections[1..], pass)?)?;
                 // The last token looks at all.

@@ -115,7 +115,7 @@ impl Network for ITransformer {
             Some(time) if self.params.time_tokens => Tensor::cat(&[&values, time], 1)?,
             _ => values,
         };
-        let forecast = pass.together(&[&tokens], || self.by_tokens(&tokens, variates, pass))?;
+        let forecast = pass.together(&tokens, || self.by_tokens(&tokens, variates, pass))?;
         instance.map_or(Ok(forecast.clone()), |instance| instance.undo(&forecast))
     }
 }

@@ -146,20 +146,18 @@ impl Pass {
         }
     }
 
-    /// Does `operations` to `inputs`, one tensor or two, as one operation on candle's tape: they may be none but
-    /// the fused ones, and no tensor from before but `inputs`, weights, and what is derived of weights.
+    /// Does `operations` to `input` as one operation on candle's tape: they may be none but the fused ones, on no
+    /// tensor from before but `input`, weights, and what is derived of weights.
     ///
     /// # Errors
     /// If one of them fails, or is none of those.
-    pub fn together(&self, inputs: &[&Tensor], operations: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
-        let fuses = inputs.iter().all(|input| self.fuses(input));
-        let Some(training) = self.training.as_ref().filter(|_| fuses && self.record.borrow().is_none()) else {
-            return operations();
-        };
-        self.record.replace(Some(Record::of(inputs)));
+    pub fn together(&self, input: &Tensor, operations: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+        let fuses = self.fuses(input) && self.record.borrow().is_none();
+        let Some(training) = self.training.as_ref().filter(|_| fuses) else { return operations() };
+        self.record.replace(Some(Record::of(input)));
         let output = operations();
         let record = self.record.take().expect("it was put there above");
-        record.close(inputs, output?, training.sink.clone())
+        record.close(input, output?, training.sink.clone())
     }
 
     /// A weight as a tensor: on the tape when it is being trained.
@@ -277,14 +275,7 @@ impl Gradients {
     /// # Errors
     /// If one was left before and they cannot be added.
     pub fn leave(&mut self, gradients: HashMap<TensorId, Tensor>) -> Result<()> {
-        for (variable, gradient) in gradients {
-            let sum = match self.left.remove(&variable) {
-                Some(sum) => (sum + gradient)?,
-                None => gradient,
-            };
-            self.left.insert(variable, sum);
-        }
-        Ok(())
+        gradients.into_iter().try_for_each(|(variable, gradient)| add_to(&mut self.left, variable, gradient))
     }
 
     /// What was left so.
@@ -326,4 +317,17 @@ impl Gradients {
     pub fn get(&self, weight: &Weight) -> Option<&[f32]> {
         self.parts.get(weight.slot()).filter(|part| part.written).map(|part| part.values.as_slice())
     }
+}
+
+/// Adds `gradient` to that of tensor `id`; the first one is its gradient.
+///
+/// # Errors
+/// If they cannot be added.
+pub fn add_to(gradients: &mut HashMap<TensorId, Tensor>, id: TensorId, gradient: Tensor) -> Result<()> {
+    let sum = match gradients.remove(&id) {
+        Some(sum) => (sum + gradient)?,
+        None => gradient,
+    };
+    gradients.insert(id, sum);
+    Ok(())
 }

@@ -63,9 +63,7 @@ impl Rule {
             root: (1.0 - BETA.1.powi(power)).sqrt() as f32,
         }
     }
-}
 
-impl Rule {
     #[inline(always)]
     fn update(self, gradient: f32, weight: &mut f32, mean: &mut f32, square: &mut f32) {
         let Self { beta, epsilon, keep, step, root } = self;

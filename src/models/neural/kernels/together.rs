@@ -14,7 +14,7 @@ use candle_core::{
 };
 
 use super::tape;
-use crate::models::neural::pass::Sink;
+use crate::models::neural::pass::{Sink, add_to};
 
 /// An operation with a gradient.
 pub enum Operation {
@@ -55,7 +55,6 @@ impl Operation {
 }
 
 /// What was applied to what, in its order.
-#[derive(Default)]
 pub struct Record {
     steps: Vec<Step>,
     /// The tensors that gradients are passed on to.
@@ -69,9 +68,9 @@ struct Step {
 }
 
 impl Record {
-    /// Of what follows from `inputs`.
-    pub fn of(inputs: &[&Tensor]) -> Self {
-        Self { steps: vec![], known: inputs.iter().map(|input| input.id()).collect() }
+    /// Of what follows from `input`.
+    pub fn of(input: &Tensor) -> Self {
+        Self { steps: vec![], known: HashSet::from([input.id()]) }
     }
 
     /// Applies `operation` to `inputs`.
@@ -95,67 +94,32 @@ impl Record {
         Ok(output)
     }
 
-    /// `output` as the result of one operation on `inputs` on candle's tape; gradients of other variables are left
+    /// `output` as the result of one operation on `input` on candle's tape; gradients of other variables are left
     /// with `sink`.
     ///
     /// # Errors
     /// If `output` came out of an operation that is not recorded.
-    pub fn close(self, inputs: &[&Tensor], output: Tensor, sink: Sink) -> Result<Tensor> {
+    pub fn close(self, input: &Tensor, output: Tensor, sink: Sink) -> Result<Tensor> {
         if !output.track_op() {
             return Ok(output);
         }
         if !self.known.contains(&output.id()) {
             bail!("the last of the operations that are done together is not one of them");
         }
-        let ids = inputs.iter().map(|input| input.track_op().then(|| input.id())).collect();
-        let op = Together { steps: Mutex::new(self.steps), inputs: ids, output, sink };
-        // What wants no gradient is replaced by something that puts the operation on the tape.
-        let on_tape = |input: &Tensor| match input.track_op() {
-            true => Ok(input.clone()),
-            false => Var::from_vec(vec![0f32], 1, &Device::Cpu).map(Var::into_inner),
-        };
-        match inputs {
-            [one] => on_tape(one)?.apply_op1(op),
-            [one, two] => on_tape(one)?.apply_op2(&on_tape(two)?, op),
-            _ => bail!("operations that are done together start from one tensor or from two"),
+        let op = Together { steps: Mutex::new(self.steps), input: input.id(), output, sink };
+        if input.track_op() {
+            return input.apply_op1(op);
         }
+        // What wants no gradient is replaced by something that puts the operation on the tape.
+        Var::from_vec(vec![0f32], 1, &Device::Cpu)?.apply_op1(op)
     }
 }
 
 struct Together {
     steps: Mutex<Vec<Step>>,
-    /// Those of the inputs that want a gradient.
-    inputs: Vec<Option<TensorId>>,
+    input: TensorId,
     output: Tensor,
     sink: Sink,
-}
-
-impl Together {
-    fn output(&self) -> Result<(CpuStorage, Shape)> {
-        let values = tape::Values::of(&self.output).slice()?.to_vec();
-        tape::result(values, self.output.shape())
-    }
-
-    /// The gradient of each input.
-    fn backward(&self, gradient: &Tensor) -> Result<Vec<Option<Tensor>>> {
-        let mut steps = std::mem::take(&mut *self.steps.lock().expect("no thread panics holding it"));
-        let mut gradients = HashMap::from([(self.output.id(), gradient.clone())]);
-        while let Some(Step { inputs, operation, output }) = steps.pop() {
-            let Some(gradient) = gradients.remove(&output.id()) else { continue };
-            let back = operation.backward(&inputs, &output, &gradient)?;
-            for (input, back) in inputs.iter().zip(back) {
-                let Some(back) = back else { continue };
-                let sum = match gradients.remove(&input.id()) {
-                    Some(sum) => (sum + back)?,
-                    None => back,
-                };
-                gradients.insert(input.id(), sum);
-            }
-        }
-        let of_inputs = self.inputs.iter().map(|id| id.and_then(|id| gradients.remove(&id))).collect();
-        self.sink.lock().leave(gradients)?;
-        Ok(of_inputs)
-    }
 }
 
 impl CustomOp1 for Together {
@@ -164,26 +128,92 @@ impl CustomOp1 for Together {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.output()
+        let values = tape::Values::of(&self.output).slice()?.to_vec();
+        tape::result(values, self.output.shape())
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        Ok(self.backward(gradient)?.pop().flatten())
+        let mut steps = std::mem::take(&mut *self.steps.lock().expect("no thread panics holding it"));
+        let mut gradients = HashMap::from([(self.output.id(), gradient.clone())]);
+        while let Some(Step { inputs, operation, output }) = steps.pop() {
+            let Some(gradient) = gradients.remove(&output.id()) else { continue };
+            let back = operation.backward(&inputs, &output, &gradient)?;
+            for (input, back) in inputs.iter().zip(back) {
+                back.map_or(Ok(()), |back| add_to(&mut gradients, input.id(), back))?;
+            }
+        }
+        let of_input = gradients.remove(&self.input);
+        self.sink.lock().leave(gradients)?;
+        Ok(of_input)
     }
 }
 
-impl CustomOp2 for Together {
-    fn name(&self) -> &'static str {
-        "together"
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            linear::linear,
+            norm::add_norm,
+            per_variate::PerVariate,
+            tests::{affine, random, values, weights},
+        },
+        *,
+    };
+    use crate::models::neural::{pass::Pass, weights::Init};
+
+    #[test]
+    fn operations_that_are_one_on_the_tape_have_the_gradients_of_each() {
+        let weights = weights();
+        let (map, affine) = (weights.linear("map", 6, 6).unwrap(), affine(&weights.at("norm"), 6));
+        let of = |name| weights.trained(name, &[4], Init::Normal(1.0)).unwrap();
+        let scales = PerVariate { scale: of("scale"), shift: of("shift") };
+        let (x, y) = (random(&[2, 4, 6], 1), random(&[2, 4, 6], 2));
+        let run = |together: bool, on_tape: bool| {
+            let sink = Sink::default();
+            let pass = Pass::training(sink.clone(), 7, 0);
+            let x = if on_tape { x.as_tensor().clone() } else { x.as_detached_tensor() };
+            let operations = || -> Result<Tensor> {
+                // Used twice, and a weight whose gradient goes over the tape.
+                let z = linear(&x, std::slice::from_ref(&map), &pass)?;
+                let z = add_norm(&z, &linear(&z, std::slice::from_ref(&map), &pass)?, &affine, None, &pass)?;
+                add_norm(&scales.undo(&scales.apply(&z, &pass)?, &pass)?, &y, &affine, None, &pass)
+            };
+            let out = if together { pass.together(&x, operations) } else { operations() }.unwrap();
+            let store = (&out * random(out.dims(), 9).as_tensor()).unwrap().backward().unwrap();
+            let mut sink = sink.lock();
+            let left = sink.take_left();
+            let all = weights.all().into_iter().map(|(name, weight)| {
+                let own = sink.get(&weight).map(<[f32]>::to_vec);
+                let over_tape = || store.get(weight.tensor()).or(left.get(&weight.tensor().id())).map(values);
+                (name, own.or_else(over_tape))
+            });
+            let of_y = store.get(&y).or(left.get(&y.id())).map(values);
+            let inputs = [store.get(&x).map(values), of_y];
+            (values(&out), all.collect::<Vec<_>>(), inputs)
+        };
+        for on_tape in [true, false] {
+            let (one, each) = (run(true, on_tape), run(false, on_tape));
+            assert!(each.1.iter().all(|(_, gradient)| gradient.is_some()));
+            assert_eq!((each.2[0].is_some(), each.2[1].is_some()), (on_tape, true));
+            assert_eq!(one, each);
+        }
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.output()
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let mut gradients = self.backward(gradient)?;
-        let two = gradients.pop().flatten();
-        Ok((gradients.pop().flatten(), two))
+    #[test]
+    fn no_gradient_is_lost_between_operations_that_are_one_on_the_tape() {
+        let weights = weights();
+        let map = weights.linear("map", 6, 6).unwrap();
+        let x = random(&[2, 6], 1);
+        let pass = Pass::training(Sink::default(), 7, 0);
+        let apply = |x: &Tensor| linear(x, std::slice::from_ref(&map), &pass);
+        let before = apply(&x).unwrap();
+        let one = |operations: &dyn Fn() -> Result<Tensor>| pass.together(&x, operations).map(|_| ());
+        assert!(one(&|| apply(&apply(&x)?)).is_ok());
+        // An operation of candle's own in the middle or at the end, and something from before.
+        assert!(one(&|| apply(&apply(&x)?.sqr()?)).is_err());
+        assert!(one(&|| apply(&x)?.sqr()).is_err());
+        assert!(one(&|| apply(&before)).is_err());
+        // What failed leaves nothing behind.
+        assert!(one(&|| apply(&x)).is_ok());
     }
 }

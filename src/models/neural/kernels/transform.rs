@@ -1,9 +1,9 @@
 //! Products with a matrix that is not trained.
 
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::{
-    product::{Threads, Write, matrix, matrix_mut, product, rows_times},
+    product::{Threads, Write, matrix, matrix_mut, product, product_of, rows_times},
     tape::{self, Values},
 };
 use crate::models::neural::{
@@ -45,10 +45,8 @@ impl CustomOp1 for Transform {
         let gradient = gradient.contiguous()?;
         let (fixed, gradient) = (Values::of(&self.matrix), Values::of(&gradient));
         let outputs = self.matrix.dim(1)?;
-        let mut back = vec![0.0; x.elem_count()];
-        let out = matrix_mut(&mut back, x.dim(D::Minus1)?);
-        product(out, Write::Set, matrix(gradient.slice()?, outputs), matrix(fixed.slice()?, outputs).t(), 1.0);
-        tape::tensor(back, x.shape()).map(Some)
+        let (gradient, fixed) = (matrix(gradient.slice()?, outputs), matrix(fixed.slice()?, outputs));
+        tape::tensor(product_of(Threads::One, gradient, fixed.t()), x.shape()).map(Some)
     }
 }
 

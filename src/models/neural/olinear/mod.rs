@@ -273,7 +273,7 @@ impl Body {
         };
         // What is derived in this pass is on candle's tape.
         let forecast = match pass.derived() {
-            Some(_) => pass.together(&[&values], operations)?,
+            Some(_) => pass.together(&values, operations)?,
             None => operations()?,
         };
         instance.undo(&forecast)
