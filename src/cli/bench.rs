@@ -110,7 +110,7 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         let tasks = std::mem::take(&mut suite.tasks);
         suite.tasks = shard.of(tasks, |task| estimated_cost(task, models, &catalogue));
         if suite.tasks.is_empty() {
-            eprintln!("longcast: the suite has fewer tasks than parts; there is nothing for part {shard}");
+            say!("longcast: the suite has fewer tasks than parts; there is nothing for part {shard}");
             return Ok(ExitCode::SUCCESS);
         }
     }
@@ -136,7 +136,7 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         Err(_) if outcome.recorded + outcome.kept == 0 => return Ok(ExitCode::from(1)),
         written => written?,
     };
-    eprintln!(
+    say!(
         "longcast: {} recorded, {} there already, {} failed; table in {}, page in {}",
         outcome.recorded,
         outcome.kept,

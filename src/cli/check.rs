@@ -25,12 +25,9 @@ pub struct CheckArgs {
 /// Prints what the doctor found; exit code 1 if the file cannot be used as it is.
 pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let diagnosis = examine(&args.file, &args.read.into())?;
-    let mut out = io::stdout().lock();
-    if args.json {
-        serde_json::to_writer_pretty(&mut out, &diagnosis)?;
-        writeln!(out)?;
-    } else {
-        print(&mut out, &diagnosis)?;
+    match args.json {
+        true => super::print(&(serde_json::to_string_pretty(&diagnosis)? + "\n"))?,
+        false => print(&mut io::stdout().lock(), &diagnosis)?,
     }
     Ok(if diagnosis.usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

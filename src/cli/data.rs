@@ -352,7 +352,7 @@ fn fetch_all(datasets: &[&Dataset], folders: &Folders) -> anyhow::Result<ExitCod
                     print(&format!("{}: {} is here already\n", dataset.name, path.display()))?;
                 }
                 Err(error) => {
-                    eprintln!("longcast: {}: {error}", dataset.name);
+                    say!("longcast: {}: {error}", dataset.name);
                     code = ExitCode::FAILURE;
                     break;
                 }

@@ -9,13 +9,10 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
-use super::{
-    Usage, assigned, print, progress, protocol,
-    read_args::{ReadArgs, shares},
-};
+use super::{Usage, assigned, print, progress, protocol, read_args::FileArgs};
 use crate::{
     benchmark::{BenchObserver, Event, Init, Learning, Prepared, Protocol, Record, Task, run_task},
-    data::{Catalogue, SplitRule, open_file},
+    data::Catalogue,
     forecaster::{Device, Registry},
 };
 
@@ -70,11 +67,8 @@ pub struct EvaluateArgs {
     /// Where networks compute: cpu, or cuda in a build that has it
     #[arg(long, default_value_t)]
     device: Device,
-    /// How a file is split: shares of train, valid and test rows
-    #[arg(long, value_name = "TRAIN,VALID,TEST", default_value = "0.7,0.1,0.2", value_parser = shares)]
-    split: SplitRule,
     #[command(flatten)]
-    read: ReadArgs,
+    of_file: FileArgs,
     /// Print the record as JSON
     #[arg(long)]
     json: bool,
@@ -125,9 +119,9 @@ fn percent(text: &str) -> Result<f64, String> {
 fn score(task: &Task, args: &EvaluateArgs, models: &Registry, bar: &mut progress::Progress) -> anyhow::Result<Record> {
     let file = Path::new(&args.dataset);
     let data = if file.extension().is_some() {
-        let opened = open_file(file, &args.read.clone().into(), args.split.clone())?;
-        Prepared::new(&args.dataset, opened, &task.protocol)?
+        Prepared::new(&args.dataset, args.of_file.open(file)?, &task.protocol)?
     } else {
+        args.of_file.not_for(&args.dataset)?;
         Prepared::open(&Catalogue::new(args.data.as_deref())?, &args.dataset, &task.protocol)?
     };
     let task = data.resolve(models, task)?;

@@ -3,7 +3,7 @@
 use crate::{
     data::{
         Series,
-        loader::{NumberTable, written},
+        loader::{NumberTable, rounded, written},
     },
     forecaster::{Forecast, Pipeline},
     report::{Outlook, Panel},
@@ -11,6 +11,21 @@ use crate::{
 
 /// Rows of the past on a picture, at least, where there are that many.
 const PAST: usize = 48;
+
+/// What follows `recent`, to six digits of the deviation of each variate: a forecast in single precision has no more.
+///
+/// # Errors
+/// As for [`Pipeline::forecast`].
+pub fn legible(pipeline: &Pipeline, recent: &Series) -> crate::Result<Forecast> {
+    let mut forecast = pipeline.forecast(recent)?;
+    let bounds = forecast.intervals.iter_mut().flat_map(|interval| [&mut interval.lower, &mut interval.upper]);
+    for values in bounds.chain([&mut forecast.values]) {
+        for (mut column, deviation) in values.columns_mut().into_iter().zip(pipeline.scaler().std()) {
+            column.mapv_inplace(|value| rounded(value, *deviation, 6));
+        }
+    }
+    Ok(forecast)
+}
 
 /// The forecast of `targets` (all where there are none): a column each, and two more for each interval.
 pub fn table(forecast: &Forecast, time_column: &str, targets: &[String]) -> NumberTable {

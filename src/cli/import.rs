@@ -10,13 +10,10 @@ use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
-use super::{
-    Usage, assigned, print,
-    read_args::{ReadArgs, shares},
-};
+use super::{Usage, assigned, print, read_args::FileArgs};
 use crate::{
     Error,
-    data::{Calendar, Catalogue, Opened, Parts, Series, SplitRule, Step, open_file},
+    data::{Calendar, Catalogue, Opened, Parts, Series, Step},
     forecaster::{Params, Pipeline, Plan, Registry},
     models::neural::reference::{Inferred, Reference, Sources, StateDict, read_npy},
     windows::{Part, Scaler, Split, WindowShape, Windows},
@@ -85,11 +82,8 @@ pub struct ImportArgs {
     /// Look for data here first
     #[arg(long)]
     data: Option<PathBuf>,
-    /// How a file is split: shares of train, valid and test rows
-    #[arg(long, value_name = "TRAIN,VALID,TEST", default_value = "0.7,0.1,0.2", value_parser = shares)]
-    split: SplitRule,
     #[command(flatten)]
-    read: ReadArgs,
+    of_file: FileArgs,
     /// Print what was made as JSON
     #[arg(long)]
     json: bool,
@@ -232,8 +226,11 @@ struct Learnt {
 impl Learnt {
     fn open(args: &ImportArgs) -> anyhow::Result<Option<Self>> {
         let opened = match (&args.dataset, &args.file) {
-            (Some(name), _) => Catalogue::new(args.data.as_deref())?.open(name)?,
-            (None, Some(file)) => open_file(file, &args.read.clone().into(), args.split.clone())?,
+            (Some(name), _) => {
+                args.of_file.not_for(name)?;
+                Catalogue::new(args.data.as_deref())?.open(name)?
+            }
+            (None, Some(file)) => args.of_file.open(file)?,
             (None, None) => return Ok(None),
         };
         let Opened { series, parts, .. } = opened;

@@ -42,6 +42,6 @@ pub fn run(args: &LintArgs) -> anyhow::Result<ExitCode> {
             print(&format!("{file}: {warning}\n"))?;
         }
     }
-    eprintln!("longcast: {} impossible", found.len());
+    say!("longcast: {} impossible", found.len());
     Ok(if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

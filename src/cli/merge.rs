@@ -35,10 +35,10 @@ pub fn run(args: &MergeArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         complain_of(conflict);
     }
     for error in &merged.unreadable {
-        eprintln!("longcast: not merged: {error}");
+        say!("longcast: not merged: {error}");
     }
     for task in &merged.missing {
-        eprintln!("longcast: missing: {task}");
+        say!("longcast: missing: {task}");
     }
     let (conflicts, unreadable, missing) = (merged.conflicts.len(), merged.unreadable.len(), merged.missing.len());
     let counts = format!(
@@ -46,30 +46,27 @@ pub fn run(args: &MergeArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         merged.copied, merged.kept
     );
     if merged.copied + merged.kept == 0 {
-        eprintln!("longcast: {counts}; there is no table");
+        say!("longcast: {counts}; there is no table");
         return Ok(ExitCode::from(1));
     }
     let (report, table) = write_table(&args.into, &merged.dir, &merged.suite.name, args.json)?;
-    eprintln!("longcast: {counts}; table in {}", table.display());
+    say!("longcast: {counts}; table in {}", table.display());
     let complained = complain(&report);
     Ok(if conflicts + unreadable + missing > 0 { ExitCode::from(1) } else { complained })
 }
 
 fn complain_of(conflict: &Conflict) {
     let Conflict { task, first, second, differences } = conflict;
-    eprintln!("longcast: ALARM: two records of {task} · seed {} differ, and none was copied:", task.seed);
-    eprintln!("    one    {}\n    other  {}", first.display(), second.display());
+    say!("longcast: ALARM: two records of {task} · seed {} differ, and none was copied:", task.seed);
+    say!("    one    {}\n    other  {}", first.display(), second.display());
     for difference in differences.iter().take(SHOWN) {
         let distance = match difference.distance() {
             distance if distance.is_finite() => format!(" ({distance:.1e} apart)"),
             _ => String::new(),
         };
-        eprintln!(
-            "    {}: {} in one, {} in the other{distance}",
-            difference.field, difference.recorded, difference.now
-        );
+        say!("    {}: {} in one, {} in the other{distance}", difference.field, difference.recorded, difference.now);
     }
     if let Some(more @ 1..) = differences.len().checked_sub(SHOWN) {
-        eprintln!("    and {more} more");
+        say!("    and {more} more");
     }
 }

@@ -2,7 +2,14 @@
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0 all done, 1 something failed or
 //! was found, 2 wrong usage, 130 interrupted.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+/// Says something on stderr; where nobody can hear it (the disk behind it is full), work goes on.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
 
 mod bench;
 mod check;
@@ -140,8 +147,9 @@ pub fn main(models: Registry) -> ExitCode {
         Command::Data(command) => data::run(&command),
         Command::Models(args) => models::run(&args, &models),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "longcast", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "longcast", &mut script);
+            print(&String::from_utf8_lossy(&script)).map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }
     };
     result.unwrap_or_else(|error| {
@@ -150,7 +158,7 @@ pub fn main(models: Registry) -> ExitCode {
         if error.downcast_ref::<std::io::Error>().is_some_and(broken_pipe) {
             return ExitCode::SUCCESS;
         }
-        eprintln!("longcast: {error:#}");
+        say!("longcast: {}", words(&error));
         exit_code(&error)
     })
 }
@@ -172,6 +180,15 @@ pub fn prepare() {
     const MILLISECONDS: std::ffi::c_long = 600_000;
     // SAFETY: an option is a number that mimalloc reads later; one that it did not have it would ignore.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, MILLISECONDS) }
+}
+
+/// An error and its causes, but for those that the text before them ends in.
+fn words(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.is_empty() {
+        true => cause,
+        false if text.ends_with(&cause) => text,
+        false => format!("{text}: {cause}"),
+    })
 }
 
 fn exit_code(error: &anyhow::Error) -> ExitCode {

@@ -26,7 +26,7 @@ pub fn listen_for_interrupts() -> anyhow::Result<()> {
     on_interrupts(move || match first.get() {
         None => {
             let _ = first.set(Instant::now());
-            eprintln!("\nlongcast: ending; what is recorded stays (once more: end now)");
+            say!("\nlongcast: ending; what is recorded stays (once more: end now)");
         }
         Some(first) if first.elapsed() > ONE_WISH => std::process::exit(130),
         Some(_) => {}
@@ -92,7 +92,7 @@ impl Progress {
 
     /// A line that stays, above the bar.
     pub fn line(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| say!("{text}"));
     }
 
     /// A result, on stdout, before all are there.

@@ -127,7 +127,7 @@ fn score(
         match run_task(models, &task, &data, Device::Cpu, None, &mut hear) {
             Ok(record) => records.push(record),
             Err(error @ Error::TooFewRows { .. }) if !records.is_empty() => {
-                eprintln!("longcast: {}: {task}: {error}", protocol.name);
+                say!("longcast: {}: {task}: {error}", protocol.name);
             }
             Err(error) => return Err(error).with_context(|| format!("{}: {task}", protocol.name)),
         }

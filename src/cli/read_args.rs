@@ -1,7 +1,14 @@
 //! How a file is read, as options of every command that reads one.
 
+use std::path::Path;
+
+use super::Usage;
 use crate::{
-    data::loader::{Duplicates, Fill, ReadOptions, TimeColumn},
+    data::{
+        Opened,
+        loader::{Duplicates, Fill, ReadOptions, TimeColumn},
+        open_file,
+    },
     windows::SplitRule,
 };
 
@@ -12,7 +19,7 @@ pub fn shares(text: &str) -> Result<SplitRule, String> {
     shares.map(SplitRule::Ratio).ok_or_else(|| "three shares, such as 0.7,0.1,0.2".into())
 }
 
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, PartialEq, clap::Args)]
 #[command(next_help_heading = "Reading")]
 pub struct ReadArgs {
     /// Column of the timestamps, `auto` to look for it, or `none`
@@ -38,6 +45,46 @@ pub struct ReadArgs {
     /// The first line holds values, not names
     #[arg(long)]
     pub no_header: bool,
+}
+
+/// How a file that stands where a data set by name may stand is read and split.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FileArgs {
+    /// How a file is split: shares of train, valid and test rows, 0.7,0.1,0.2 by default
+    #[arg(long, value_name = "TRAIN,VALID,TEST", value_parser = shares)]
+    split: Option<SplitRule>,
+    #[command(flatten)]
+    read: ReadArgs,
+}
+
+impl FileArgs {
+    pub fn open(&self, file: &Path) -> crate::Result<Opened> {
+        let split = self.split.clone().unwrap_or(SplitRule::Ratio([0.7, 0.1, 0.2]));
+        open_file(file, &self.read.clone().into(), split)
+    }
+
+    /// Refuses what would have no effect: a set by name is read and split as its manifest says.
+    pub fn not_for(&self, name: &str) -> Result<(), Usage> {
+        match self.split.is_none() && self.read == ReadArgs::default() {
+            true => Ok(()),
+            false => Err(Usage(format!(
+                "{name} is read and split as its manifest says: --split and the options of reading are for files"
+            ))),
+        }
+    }
+}
+
+impl Default for ReadArgs {
+    fn default() -> Self {
+        Self {
+            time_column: "auto".into(),
+            columns: None,
+            fill: Fill::default(),
+            duplicates: Duplicates::default(),
+            sort: false,
+            no_header: false,
+        }
+    }
 }
 
 impl From<ReadArgs> for ReadOptions {

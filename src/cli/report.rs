@@ -69,7 +69,7 @@ fn plot(reports: &[Report], dir: &Path) -> anyhow::Result<()> {
             written += 1;
         }
     }
-    eprintln!("longcast: {written} charts in {}", dir.display());
+    say!("longcast: {written} charts in {}", dir.display());
     Ok(())
 }
 
@@ -83,10 +83,10 @@ pub fn complain_of<'a>(reports: impl IntoIterator<Item = &'a Report>) -> ExitCod
 pub fn complain(report: &Report) -> ExitCode {
     let warnings = report.warnings();
     for warning in &warnings {
-        eprintln!("longcast: warning: {warning}");
+        say!("longcast: warning: {warning}");
     }
     for problem in &report.unreadable {
-        eprintln!("longcast: {problem}");
+        say!("longcast: {problem}");
     }
     match warnings.is_empty() && report.unreadable.is_empty() {
         true => ExitCode::SUCCESS,

@@ -110,7 +110,7 @@ pub fn run(args: &VerifyArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let close = count(|outcome| matches!(outcome, Outcome::Close { .. }));
     let differ = count(|outcome| matches!(outcome, Outcome::Differs { .. }));
     let not_run = findings.len() - same - close - differ;
-    eprintln!("longcast: {same} the same, {close} within tolerance, {differ} differ, {not_run} could not be run");
+    say!("longcast: {same} the same, {close} within tolerance, {differ} differ, {not_run} could not be run");
     Ok(ExitCode::from(u8::from(differ + not_run > 0)))
 }
 

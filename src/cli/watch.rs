@@ -82,7 +82,7 @@ pub fn watch(dir: &Path) -> anyhow::Result<ExitCode> {
             None if !Watched::was_at_work(dir, &by) => bail!("{} before any task", words(status)),
             None => {}
         }
-        eprintln!("longcast: {}; going on with the next task", words(status));
+        say!("longcast: {}; going on with the next task", words(status));
         ended = Some(words(status));
     }
 }

@@ -10,49 +10,59 @@ use crate::{Error, Result};
 
 /// The distance from one row to the next: a fixed time, business days, or whole months.
 ///
-/// Written `30s`, `15min`, `1h`, `1d`, `1b` (business days), `1w`, `1mo`, `1q`, `1y`.
+/// Written `100ms`, `30s`, `15min`, `1h`, `1d`, `1b` (business days), `1w`, `1mo`, `1q`, `1y`, `1me` (from the end of
+/// a month to the end of the next).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Step {
-    /// A fixed number of seconds.
-    Seconds(i64),
+    /// A fixed number of microseconds.
+    Micros(i64),
     /// From Monday to Friday; holidays are not known.
     BusinessDay,
     /// A number of calendar months, however long they are.
     Months(u32),
+    /// The same from the last day of a month to the last day of another.
+    MonthEnds(u32),
 }
 
-const MINUTE: i64 = 60;
+const SECOND: i64 = 1_000_000;
+const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 const WEEK: i64 = 7 * DAY;
 
+/// How fixed steps are written, the longest first.
+const UNITS: [(&str, i64); 7] =
+    [("w", WEEK), ("d", DAY), ("h", HOUR), ("min", MINUTE), ("s", SECOND), ("ms", 1000), ("us", 1)];
+
 impl Step {
     /// The step that most neighbouring rows have; `None` with fewer than two rows.
     ///
-    /// Days are business days where weekends lie between rows, and hardly a row on one. Whole months win when every row lies on the same day of the month and time of day
-    /// (or on the last day of its month).
+    /// Days are business days where weekends lie between rows, and hardly a row on one. Whole months win when every
+    /// row lies on the same day of the month and time of day, or each on the last day of its month. A step is no whole
+    /// number of seconds only where half of all rows are that far apart: otherwise clocks were not quite on time.
     pub fn detect(timestamps: &[NaiveDateTime]) -> Option<Self> {
-        let mut seconds: BTreeMap<i64, usize> = BTreeMap::new();
-        let mut months: BTreeMap<i64, usize> = BTreeMap::new();
-        for pair in timestamps.windows(2) {
-            *seconds.entry((pair[1] - pair[0]).num_seconds()).or_default() += 1;
-            *months.entry(month_number(&pair[1]) - month_number(&pair[0])).or_default() += 1;
-        }
-        let commonest = |counts: &BTreeMap<i64, usize>| {
-            counts.iter().filter(|(step, _)| **step > 0).max_by_key(|(_, count)| **count).map(|(step, _)| *step)
+        let micros = |pair: &[NaiveDateTime]| (pair[1] - pair[0]).num_microseconds().unwrap_or(i64::MAX);
+        let (exact, count) = commonest(timestamps.windows(2).map(micros))?;
+        let whole = |micros: i64| (micros.saturating_add(SECOND / 2) / SECOND).saturating_mul(SECOND);
+        let step = match exact % SECOND == 0 || 2 * count >= timestamps.len() - 1 {
+            true => exact,
+            false => commonest(timestamps.windows(2).map(|pair| whole(micros(pair)))).map_or(exact, |(step, _)| step),
         };
-        let in_seconds = commonest(&seconds)?;
-        if in_seconds >= 28 * DAY
-            && let Some(in_months) = commonest(&months)
-            && (same_day_of_month(timestamps) || timestamps.iter().all(is_month_end))
-        {
-            return u32::try_from(in_months).ok().map(Self::Months);
+        if step >= 28 * DAY {
+            let months = |pair: &[NaiveDateTime]| month_number(&pair[1]) - month_number(&pair[0]);
+            let months = || u32::try_from(commonest(timestamps.windows(2).map(months))?.0).ok();
+            if same_day_of_month(timestamps) {
+                return months().map(Self::Months);
+            }
+            if timestamps.iter().all(is_month_end) {
+                return months().map(Self::MonthEnds);
+            }
         }
-        if in_seconds == DAY && no_weekends(timestamps) {
+        if step == DAY && no_weekends(timestamps) {
             return Some(Self::BusinessDay);
         }
-        Some(Self::Seconds(in_seconds))
+        Some(Self::Micros(step))
     }
 
     /// The timestamp `count` steps after `from`.
@@ -61,7 +71,7 @@ impl Step {
     pub fn after(self, from: NaiveDateTime, count: usize) -> Option<NaiveDateTime> {
         let count = u32::try_from(count).ok()?;
         match self {
-            Self::Seconds(seconds) => from.checked_add_signed(TimeDelta::seconds(seconds.checked_mul(count.into())?)),
+            Self::Micros(micros) => from.checked_add_signed(TimeDelta::microseconds(micros.checked_mul(count.into())?)),
             Self::BusinessDay => {
                 // From a weekend the first step leads to Monday: from the Friday before it.
                 let since_monday = from.weekday().num_days_from_monday();
@@ -70,14 +80,10 @@ impl Step {
                 let days = i64::from(ahead) + 2 * i64::from(ahead / 5) - i64::from(since_monday.min(4));
                 friday.checked_add_signed(TimeDelta::days(days))
             }
-            Self::Months(months) => {
-                let moved = from.checked_add_months(Months::new(months.checked_mul(count)?))?;
-                if !is_month_end(&from) {
-                    return Some(moved);
-                }
-                // The last day of a month is followed by the last day of a month.
-                let first = moved.with_day(1)?.checked_add_months(Months::new(1))?;
-                first.checked_sub_signed(TimeDelta::days(1))
+            Self::Months(months) => from.checked_add_months(Months::new(months.checked_mul(count)?)),
+            Self::MonthEnds(months) => {
+                let moved = from.with_day(1)?.checked_add_months(Months::new(months.checked_mul(count)?))?;
+                moved.checked_add_months(Months::new(1))?.checked_sub_signed(TimeDelta::days(1))
             }
         }
     }
@@ -86,11 +92,11 @@ impl Step {
     /// days and business days, the year for weeks, months and quarters; 1 where there is none.
     pub fn season(self) -> usize {
         let steps = match self {
-            Self::Seconds(seconds) if seconds < DAY && DAY % seconds == 0 => DAY / seconds,
-            Self::Seconds(DAY) => 7,
+            Self::Micros(micros) if micros < DAY && DAY % micros == 0 => DAY / micros,
+            Self::Micros(DAY) => 7,
             Self::BusinessDay => 5,
-            Self::Seconds(WEEK) => 52,
-            Self::Months(months) if 12 % months == 0 => i64::from(12 / months),
+            Self::Micros(WEEK) => 52,
+            Self::Months(months) | Self::MonthEnds(months) if 12 % months == 0 => i64::from(12 / months),
             _ => 1,
         };
         usize::try_from(steps).unwrap_or(1)
@@ -104,6 +110,13 @@ fn no_weekends(timestamps: &[NaiveDateTime]) -> bool {
     let over_a_weekend = |pair: &[NaiveDateTime]| weekday(&pair[1]) < weekday(&pair[0]);
     let on_weekends = timestamps.iter().filter(|time| weekday(time) > 4).count();
     50 * on_weekends <= timestamps.len() && timestamps.windows(2).any(over_a_weekend)
+}
+
+/// The commonest of the steps that lead on, and how many are like it.
+fn commonest(steps: impl Iterator<Item = i64>) -> Option<(i64, usize)> {
+    let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
+    steps.filter(|step| *step > 0).for_each(|step| *counts.entry(step).or_default() += 1);
+    counts.into_iter().max_by_key(|(_, count)| *count)
 }
 
 fn month_number(time: &NaiveDateTime) -> i64 {
@@ -124,11 +137,11 @@ impl fmt::Display for Step {
             Self::Months(months) if months % 12 == 0 => write!(f, "{}y", months / 12),
             Self::Months(months) if months % 3 == 0 => write!(f, "{}q", months / 3),
             Self::Months(months) => write!(f, "{months}mo"),
+            Self::MonthEnds(months) => write!(f, "{months}me"),
             Self::BusinessDay => f.write_str("1b"),
-            Self::Seconds(seconds) => {
-                let units = [(WEEK, "w"), (DAY, "d"), (HOUR, "h"), (MINUTE, "min"), (1, "s")];
-                let (unit, suffix) = units.into_iter().find(|(unit, _)| seconds % unit == 0).unwrap_or((1, "s"));
-                write!(f, "{}{suffix}", seconds / unit)
+            Self::Micros(micros) => {
+                let (suffix, unit) = UNITS.into_iter().find(|(_, unit)| micros % unit == 0).unwrap_or(("us", 1));
+                write!(f, "{}{suffix}", micros / unit)
             }
         }
     }
@@ -138,24 +151,25 @@ impl FromStr for Step {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let unreadable =
-            || Error::other(format!("'{text}' is not a step: write 30s, 15min, 1h, 1d, 1b, 1w, 1mo, 1q, 1y"));
+        let unreadable = || {
+            Error::other(format!("'{text}' is not a step: write 100ms, 30s, 15min, 1h, 1d, 1b, 1w, 1mo, 1q, 1y or 1me"))
+        };
         let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(unreadable)?;
         let (count, unit) = text.split_at(digits);
         let count: u32 = count.parse().ok().filter(|count| *count > 0).ok_or_else(unreadable)?;
         let months = |each: u32| count.checked_mul(each).map(Self::Months).ok_or_else(unreadable);
-        Ok(match unit {
-            "s" => Self::Seconds(count.into()),
-            "min" => Self::Seconds(MINUTE * i64::from(count)),
-            "h" => Self::Seconds(HOUR * i64::from(count)),
-            "b" if count == 1 => Self::BusinessDay,
-            "d" => Self::Seconds(DAY * i64::from(count)),
-            "w" => Self::Seconds(WEEK * i64::from(count)),
-            "mo" => months(1)?,
-            "q" => months(3)?,
-            "y" => months(12)?,
-            _ => return Err(unreadable()),
-        })
+        match unit {
+            "b" if count == 1 => Ok(Self::BusinessDay),
+            "mo" => months(1),
+            "me" => Ok(Self::MonthEnds(count)),
+            "q" => months(3),
+            "y" => months(12),
+            unit => {
+                let micros = UNITS.into_iter().find(|(suffix, _)| *suffix == unit).map(|(_, micros)| micros);
+                let step = micros.and_then(|micros| micros.checked_mul(count.into()));
+                step.map(Self::Micros).ok_or_else(unreadable)
+            }
+        }
     }
 }
 
@@ -210,11 +224,11 @@ impl Calendar {
     /// That of rows which are `step` apart; hourly where that is not known.
     pub fn of(step: Option<Step>) -> Self {
         match step {
-            Some(Step::Months(_)) => Self::Monthly,
-            Some(Step::Seconds(WEEK..)) => Self::Weekly,
-            Some(Step::Seconds(DAY..) | Step::BusinessDay) => Self::Daily,
-            Some(Step::Seconds(HOUR..)) | None => Self::Hourly,
-            Some(Step::Seconds(_)) => Self::Minutely,
+            Some(Step::Months(_) | Step::MonthEnds(_)) => Self::Monthly,
+            Some(Step::Micros(WEEK..)) => Self::Weekly,
+            Some(Step::Micros(DAY..) | Step::BusinessDay) => Self::Daily,
+            Some(Step::Micros(HOUR..)) | None => Self::Hourly,
+            Some(Step::Micros(_)) => Self::Minutely,
         }
     }
 
@@ -283,7 +297,7 @@ mod tests {
     #[test]
     fn the_commonest_step_is_the_step() {
         let times = [at(2020, 1, 1, 0), at(2020, 1, 1, 1), at(2020, 1, 1, 2), at(2020, 1, 1, 5)];
-        assert_eq!(Step::detect(&times), Some(Step::Seconds(3600)));
+        assert_eq!(Step::detect(&times), Some(Step::Micros(HOUR)));
     }
 
     #[test]
@@ -291,7 +305,23 @@ mod tests {
         let times = [at(2020, 1, 1, 0), at(2020, 2, 1, 0), at(2020, 3, 1, 0)];
         assert_eq!(Step::detect(&times), Some(Step::Months(1)));
         let ends = [at(2020, 1, 31, 0), at(2020, 2, 29, 0), at(2020, 3, 31, 0)];
-        assert_eq!(Step::detect(&ends), Some(Step::Months(1)));
+        assert_eq!(Step::detect(&ends), Some(Step::MonthEnds(1)));
+    }
+
+    #[test]
+    fn the_same_day_of_each_month_stays_that_day() {
+        let times = [at(2020, 12, 28, 0), at(2021, 1, 28, 0), at(2021, 2, 28, 0)];
+        let step = Step::detect(&times).unwrap();
+        assert_eq!((step, step.after(times[2], 1)), (Step::Months(1), Some(at(2021, 3, 28, 0))));
+    }
+
+    #[test]
+    fn steps_below_a_second_are_told_from_clocks_that_are_not_on_time() {
+        let after = |millis: i64| at(2020, 1, 1, 0) + TimeDelta::milliseconds(millis);
+        assert_eq!(Step::detect(&[0, 100, 200, 300, 500].map(after)), Some(Step::Micros(100_000)));
+        assert_eq!(Step::detect(&[0, 1500, 3000].map(after)), Some(Step::Micros(1_500_000)));
+        assert_eq!(Step::detect(&[3, 1001, 1998, 3005, 4000].map(after)), Some(Step::Micros(SECOND)));
+        assert_eq!(Step::Micros(100_000).after(after(900), 2), Some(after(1100)));
     }
 
     #[test]
@@ -299,7 +329,7 @@ mod tests {
         // Wednesday to Wednesday, with a holiday on the Monday.
         let times = [1, 2, 3, 7, 8].map(|day| at(2020, 1, day, 0));
         assert_eq!(Step::detect(&times), Some(Step::BusinessDay));
-        assert_eq!(Step::detect(&times[..3]), Some(Step::Seconds(DAY)));
+        assert_eq!(Step::detect(&times[..3]), Some(Step::Micros(DAY)));
         // Friday.
         let days = |count| Step::BusinessDay.after(at(2020, 1, 3, 16), count);
         assert_eq!(days(1), Some(at(2020, 1, 6, 16)));
@@ -312,17 +342,19 @@ mod tests {
 
     #[test]
     fn the_end_of_a_month_is_followed_by_the_end_of_a_month() {
-        assert_eq!(Step::Months(1).after(at(2020, 2, 29, 0), 1), Some(at(2020, 3, 31, 0)));
+        assert_eq!(Step::MonthEnds(1).after(at(2020, 2, 29, 0), 1), Some(at(2020, 3, 31, 0)));
+        assert_eq!(Step::MonthEnds(12).after(at(2019, 2, 28, 0), 1), Some(at(2020, 2, 29, 0)));
         assert_eq!(Step::Months(1).after(at(2020, 1, 15, 6), 2), Some(at(2020, 3, 15, 6)));
     }
 
     #[test]
     fn a_step_reads_as_it_is_written() -> Result<()> {
-        for text in ["30s", "15min", "1h", "1d", "1b", "1w", "1mo", "1q", "2y"] {
+        for text in ["7us", "1500ms", "30s", "15min", "1h", "1d", "1b", "1w", "1mo", "1q", "2y", "12me"] {
             assert_eq!(text.parse::<Step>()?.to_string(), text);
         }
         assert!("1x".parse::<Step>().is_err());
         assert!("0h".parse::<Step>().is_err());
+        assert!("4000000000w".parse::<Step>().is_err());
         Ok(())
     }
 

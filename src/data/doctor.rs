@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::{
     Step,
-    loader::{self, Duplicates, Fill, ReadOptions, Table},
+    loader::{self, Duplicates, Fill, ReadOptions, Table, TimeColumn},
+    series::LARGEST,
 };
 use crate::{Error, Result};
 
@@ -132,11 +133,12 @@ pub fn examine(path: &Path, options: &ReadOptions) -> Result<Diagnosis> {
             diagnosis.variates = table.variates().to_vec();
             diagnosis.time_column = table.time_column().map(str::to_string);
             time_axis(&mut diagnosis, &table, options);
+            // What is missing is filled when rows are in order and joined.
+            let table = loader::in_order(table, options);
             completeness(&mut diagnosis, &table, options.fill);
             oddities(&mut diagnosis, &table);
-            // A joined row is not there to be split.
-            let joined = matches!(options.duplicates, Duplicates::First | Duplicates::Mean);
-            let rows = table.len() - if joined { diagnosis.duplicates } else { 0 };
+            names(&mut diagnosis, &table, options);
+            let rows = table.len();
             diagnosis.splits = [(0.7, 0.2, "70/10/20"), (0.6, 0.2, "60/20/20")]
                 .map(|(train, test, ratio)| parts(rows, train, test, ratio))
                 .to_vec();
@@ -256,12 +258,12 @@ fn steps(diagnosis: &mut Diagnosis, table: &Table, step: Step, order: &[usize], 
 /// How many steps lead from one time to a later one, if a whole number does.
 fn steps_between(step: Step, from: NaiveDateTime, to: NaiveDateTime) -> Option<usize> {
     let count = match step {
-        Step::Seconds(seconds) => (to - from).num_seconds() / seconds.max(1),
+        Step::Micros(micros) => (to - from).num_microseconds().unwrap_or(i64::MAX) / micros.max(1),
         Step::BusinessDay => {
             let days = (to - from).num_days();
             days - 2 * (days / 7) - if days % 7 > i64::from(to.weekday().num_days_from_monday()) { 2 } else { 0 }
         }
-        Step::Months(months) => {
+        Step::Months(months) | Step::MonthEnds(months) => {
             let number = |time: NaiveDateTime| i64::from(time.year()) * 12 + i64::from(time.month());
             (number(to) - number(from)) / i64::from(months.max(1))
         }
@@ -285,7 +287,7 @@ fn completeness(diagnosis: &mut Diagnosis, table: &Table, fill: Fill) {
         } else if missing > 0 && values[0].is_nan() {
             leading.push(format!("'{name}'"));
         }
-        if let Some(row) = values.iter().position(|value| value.is_infinite()) {
+        if let Some(row) = values.iter().position(|value| value.abs() > LARGEST) {
             infinite.push(format!("'{name}' on {}", table.place(row)));
         }
     }
@@ -304,7 +306,7 @@ fn completeness(diagnosis: &mut Diagnosis, table: &Table, fill: Fill) {
         diagnosis.found(severity, "missing", text, Some("--fill linear, or cut these rows"));
     }
     if !infinite.is_empty() {
-        let text = format!("infinite values: {}", list(&infinite));
+        let text = format!("infinite values, or beyond {LARGEST:e}: {}", list(&infinite));
         diagnosis.found(
             Severity::Error,
             "infinite",
@@ -347,6 +349,23 @@ fn oddities(diagnosis: &mut Diagnosis, table: &Table) {
             text,
             Some("leave them out with --columns; scaling maps them to 0"),
         );
+    }
+}
+
+/// Names and numbers that may have been meant as something else.
+fn names(diagnosis: &mut Diagnosis, table: &Table, options: &ReadOptions) {
+    let names = table.variates();
+    let counted = |from: usize| names.iter().enumerate().all(|(index, name)| *name == (index + from).to_string());
+    let numbers = options.header && options.columns.is_none() && names.iter().all(|name| name.parse::<f64>().is_ok());
+    if numbers && table.time_column().is_none() && !counted(0) && !counted(1) {
+        let text = format!("line 1 holds numbers where names should be: {}", list(names));
+        diagnosis.found(Severity::Warning, "header", text, Some("--no-header, if line 1 is data"));
+    }
+    let absent = options.time_column == TimeColumn::Auto && table.time_column().is_none() && table.len() > 1;
+    if absent && loader::could_be_dates(table.variate(0)) {
+        let text = format!("'{}' holds what may be dates, and is read as numbers", names[0]);
+        let remedy = format!("--time-column '{}', if it is the time", names[0]);
+        diagnosis.found(Severity::Warning, "dates", text, Some(&remedy));
     }
 }
 
@@ -468,6 +487,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_missing_is_looked_for_where_it_is_filled() -> Result<()> {
+        let missing_first = "date,a\n2020-01-01,\n2020-01-02,1\n2020-01-03,2\n";
+        let sorted_first = "date,a\n2020-01-02,5\n2020-01-01,\n2020-01-03,2\n";
+        let sorted_second = "date,a\n2020-01-02,\n2020-01-01,5\n2020-01-03,2\n";
+        let joined = "date,a\n2020-01-01,\n2020-01-01,5\n2020-01-03,2\n";
+        let forward = ReadOptions { fill: Fill::Forward, sort: true, ..ReadOptions::default() };
+        let mean = ReadOptions { duplicates: Duplicates::Mean, ..ReadOptions::default() };
+        for (text, options, usable) in [
+            (missing_first, &forward, false),
+            (sorted_first, &forward, false),
+            (sorted_second, &forward, true),
+            (joined, &mean, true),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("data.csv");
+            fs::write(&file, text).unwrap();
+            assert_eq!(examine(&file, options)?.usable(), usable, "{text}");
+            assert_eq!(loader::read(&file, "data", options).is_ok(), usable, "{text}");
+        }
+        Ok(())
+    }
+
+    #[test]
     fn faults_of_several_lines_are_reported_together() {
         let diagnosis = examined("a,b\n1,x\n2,3,4\n5,y\n", &ReadOptions::default());
         let texts: Vec<&str> = diagnosis.findings.iter().map(|finding| finding.text.as_str()).collect();
@@ -479,6 +521,19 @@ mod tests {
                 "line 4: 'b' is not a number: \"y\""
             ]
         );
+    }
+
+    #[test]
+    fn numbers_that_may_be_dates_or_data_are_named() {
+        let found = |text: &str, kind| of_kind(&examined(text, &ReadOptions::default()), kind).map(|found| found.1);
+        assert!(found("year,v\n1960,1\n1961,2\n1962,5\n", "dates").unwrap().starts_with("'year' holds"));
+        assert!(found("day,v\n20200131,1\n20200201,2\n", "dates").is_some());
+        assert!(found("load,v\n1960,1\n1955,2\n1962,5\n", "dates").is_none());
+        assert!(found("1.5,2\n3,4\n5,7\n", "header").unwrap().contains("1.5, 2"));
+        assert!(found("0,1\n3,4\n5,7\n", "header").is_none());
+        let options = ReadOptions { time_column: TimeColumn::Named("year".into()), ..ReadOptions::default() };
+        let diagnosis = examined("year,v\n1960,1\n1961,2\n1962,5\n", &options);
+        assert!(diagnosis.usable() && diagnosis.step.unwrap().to_string() == "1y", "{diagnosis:?}");
     }
 
     #[test]

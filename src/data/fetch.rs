@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufReader, Read, Write},
     path::{Path, PathBuf},
     time::Duration,
@@ -33,14 +33,16 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, Option<u64>);
 /// Brings one file of `dataset` into `folder`.
 ///
 /// The bytes go to a file whose name ends in `.part`. It stays when the transfer breaks off, and
-/// the next call goes on from there; it takes its place only when its sha256 is right. A file that
-/// is there with another sha256 is replaced, once the right one has arrived.
+/// the next call goes on from there, where the manifest has a checksum to tell by that the parts belong
+/// together; it takes its place only when its sha256 is right. A file that is there with another sha256 is
+/// replaced, once the right one has arrived.
 ///
 /// # Errors
-/// If the file has no address, the transfer fails, the content is not what the manifest says, or
-/// the folder cannot be written to.
+/// If the file has no address, the transfer fails, the content is not what the manifest says, the folder cannot
+/// be written to, or another process is fetching the same file.
 pub fn fetch(dataset: &Dataset, file: &DataFile, folder: &Path, progress: Progress<'_>) -> Result<Fetched> {
     if let Some(path) = present(file, folder) {
+        remove_wrong(file, folder, &path)?;
         return Ok(Fetched::Present(path));
     }
     let Some(url) = &file.url else {
@@ -49,7 +51,8 @@ pub fn fetch(dataset: &Dataset, file: &DataFile, folder: &Path, progress: Progre
     };
     let packed = url.ends_with(".gz") && !file.file.ends_with(".gz");
     let target = folder.join(if packed { format!("{}.gz", file.file) } else { file.file.clone() });
-    Transfer::new(url, &target).run(file.sha256.as_deref(), progress)?;
+    Transfer::new(url, &target, file.sha256.as_deref()).run(progress)?;
+    remove_wrong(file, folder, &target)?;
     Ok(Fetched::Downloaded(target))
 }
 
@@ -59,33 +62,51 @@ fn present(file: &DataFile, folder: &Path) -> Option<PathBuf> {
     candidates.find(|path| path.is_file() && (file.sha256.is_none() || file.sha256 == sha256(path).ok()))
 }
 
+/// Removes what would be read before the packed file `right` and is known to be wrong.
+fn remove_wrong(file: &DataFile, folder: &Path, right: &Path) -> Result<()> {
+    let plain = folder.join(&file.file);
+    let wrong = plain != right && plain.is_file() && file.sha256.is_some() && file.sha256 != sha256(&plain).ok();
+    if wrong { fs::remove_file(&plain).map_err(Error::io("remove", &plain)) } else { Ok(()) }
+}
+
 struct Transfer<'a> {
     agent: Agent,
     url: &'a str,
     target: &'a Path,
+    /// The sha256 of the content.
+    expected: Option<&'a str>,
     part: PathBuf,
 }
 
 impl<'a> Transfer<'a> {
-    fn new(url: &'a str, target: &'a Path) -> Self {
+    fn new(url: &'a str, target: &'a Path, expected: Option<&'a str>) -> Self {
         let config = Agent::config_builder()
             .user_agent(concat!("longcast/", env!("CARGO_PKG_VERSION")))
             // Bytes as they are stored: a range of packed bytes could not be gone on from.
             .accept_encoding("identity")
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(30)))
-            .timeout_recv_response(Some(Duration::from_secs(60)));
+            .timeout_recv_response(Some(Duration::from_secs(60)))
+            // A server that stalls broke off.
+            .timeout_per_read(Some(Duration::from_secs(60)));
         let mut part = target.as_os_str().to_owned();
         part.push(".part");
-        Self { agent: config.build().into(), url, target, part: part.into() }
+        Self { agent: config.build().into(), url, target, expected, part: part.into() }
     }
 
-    fn run(&self, expected: Option<&str>, progress: Progress<'_>) -> Result<()> {
+    fn run(&self, progress: Progress<'_>) -> Result<()> {
         if let Some(folder) = self.target.parent() {
             fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         }
         let mut part =
             OpenOptions::new().create(true).append(true).open(&self.part).map_err(Error::io("write", &self.part))?;
+        // Two at once would mix their bytes; one that has just ended has taken the file away.
+        if matches!(part.try_lock(), Err(TryLockError::WouldBlock)) || !self.part.exists() {
+            return Err(Error::file(self.target, "another process is fetching it: wait for it, and try again"));
+        }
+        if self.expected.is_none() {
+            part.set_len(0).map_err(Error::io("write", &self.part))?;
+        }
         if let Err(error) = self.download(&mut part, progress) {
             // Nothing to go on from.
             if part.metadata().is_ok_and(|metadata| metadata.len() == 0) {
@@ -94,9 +115,8 @@ impl<'a> Transfer<'a> {
             return Err(error);
         }
         part.sync_all().map_err(Error::io("write", &self.part))?;
-        drop(part);
 
-        if let Some(expected) = expected {
+        if let Some(expected) = self.expected {
             let found = sha256(&self.part);
             if !found.as_ref().is_ok_and(|found| found == expected) {
                 fs::remove_file(&self.part).map_err(Error::io("remove", &self.part))?;
@@ -156,8 +176,9 @@ impl<'a> Transfer<'a> {
     fn broken(&self, done: u64, total: Option<u64>, why: impl fmt::Display) -> Error {
         let total = total.map(|total| format!(" of {total}")).unwrap_or_default();
         Error::other(format!(
-            "{}: broke off after {done}{total} bytes ({why}); the same command goes on from there",
-            self.url
+            "{}: broke off after {done}{total} bytes ({why}); the same command {}",
+            self.url,
+            if self.expected.is_some() { "goes on from there" } else { "fetches it anew" }
         ))
     }
 }
@@ -312,6 +333,44 @@ mod tests {
         assert_eq!(asked.iter().take(2).collect::<Vec<_>>(), [None, Some("bytes=10-".to_string())]);
         assert_eq!(fs::read(folder.path().join("a/mine.csv")).unwrap(), CONTENT);
         assert!(!folder.path().join("a/mine.csv.part").exists());
+        Ok(())
+    }
+
+    #[test]
+    fn without_a_checksum_nothing_is_gone_on_from() -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, asked) = serve(vec![cut_after(10), whole()]);
+        let text = format!("[Mine]\nfile = \"a/mine.csv\"\nurl = \"{url}\"");
+        let manifest = Manifest::parse(&text, Path::new("manifest.toml"))?;
+        let dataset = manifest.get("Mine")?;
+        let message = fetch_quietly(dataset, folder.path()).unwrap_err().to_string();
+        assert!(message.ends_with("the same command fetches it anew"), "{message}");
+        fetch_quietly(dataset, folder.path())?;
+        assert_eq!(asked.iter().take(2).collect::<Vec<_>>(), [None, None]);
+        assert_eq!(fs::read(folder.path().join("a/mine.csv")).unwrap(), CONTENT);
+        Ok(())
+    }
+
+    #[test]
+    fn two_do_not_fetch_the_same_file_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, _asked) = serve(vec![whole()]);
+        fs::create_dir(folder.path().join("a")).unwrap();
+        let other = File::create(folder.path().join("a/mine.csv.part")).unwrap();
+        other.lock().unwrap();
+        let message = fetch_quietly(&dataset(&url, SHA256), folder.path()).unwrap_err().to_string();
+        assert!(message.contains("another process is fetching it"), "{message}");
+    }
+
+    #[test]
+    fn a_damaged_file_does_not_hide_the_packed_one() -> Result<()> {
+        let folder = tempfile::tempdir().unwrap();
+        let (url, _asked) = serve(vec![whole()]);
+        fs::create_dir(folder.path().join("a")).unwrap();
+        fs::write(folder.path().join("a/mine.csv"), "date,a\n").unwrap();
+        let packed = dataset(&format!("{url}.gz"), SHA256);
+        assert_eq!(fetch_quietly(&packed, folder.path())?, Fetched::Downloaded(folder.path().join("a/mine.csv.gz")));
+        assert!(!folder.path().join("a/mine.csv").exists());
         Ok(())
     }
 

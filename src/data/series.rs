@@ -9,10 +9,13 @@ use rayon::prelude::*;
 use super::calendar::Calendar;
 use crate::{Error, Result};
 
+/// The largest size of a value: the squares of larger ones, added up, are no numbers.
+pub const LARGEST: f64 = 1e150;
+
 /// A series of `variates` observed together, one row a time step.
 ///
 /// A `Series` is complete by construction: no value is missing, NaN or infinite. What a file
-/// lacks is refused or filled, by name, when it is read.
+/// lacks is refused or filled, by name, when it is read. None is larger than [`LARGEST`] either.
 #[derive(Clone, Debug)]
 pub struct Series {
     name: String,
@@ -29,7 +32,7 @@ impl Series {
     /// the other in memory, so that a window of one variate is a contiguous slice.
     ///
     /// # Errors
-    /// If the lengths do not agree, or a value is NaN or infinite.
+    /// If the lengths do not agree, or a value is NaN, infinite or larger than [`LARGEST`].
     pub fn new(
         name: impl Into<String>,
         timestamps: Vec<NaiveDateTime>,
@@ -46,11 +49,14 @@ impl Series {
         }
         // In memory order first: in row order each value of a column-major table is on another page.
         let in_memory = values.as_slice_memory_order();
-        let complete =
-            in_memory.is_some_and(|values| values.par_iter().with_min_len(1 << 16).all(|value| value.is_finite()));
-        if !complete && let Some(((row, column), value)) = values.indexed_iter().find(|(_, value)| !value.is_finite()) {
+        // NaN is not below anything.
+        let fits = |value: &f64| value.abs() <= LARGEST;
+        let complete = in_memory.is_some_and(|values| values.par_iter().with_min_len(1 << 16).all(fits));
+        if !complete && let Some(((row, column), value)) = values.indexed_iter().find(|(_, value)| !fits(value)) {
+            let remedy =
+                if value.is_finite() { "no value may be beyond 1e150, rescale it" } else { "fill or remove it" };
             return Err(Error::NotFinite(format!(
-                "{name}: '{}' is {value} in row {row}: fill or remove it",
+                "{name}: '{}' is {value:e} in row {row}: {remedy}",
                 variates[column]
             )));
         }

@@ -3,13 +3,18 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Scoring, Yardstick};
-use crate::{Result, data::Series, forecaster::Forecaster, windows::Windows};
+use crate::{
+    Result,
+    data::{Series, loader::rounded},
+    forecaster::Forecaster,
+    windows::Windows,
+};
 
 /// The most values before the forecast that are kept.
 const MOST_PAST: usize = 96;
 
 /// What was, what came and what was forecast in one window, of the last variate, which is the target in most
-/// sets; in the units of the data, five digits of each value.
+/// sets; in the units of the data, five digits of each value, or three of the deviation where those are finer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Example {
@@ -21,9 +26,9 @@ pub struct Example {
     pub time: Option<String>,
     pub variate: String,
     /// The values before it, at most as many as are forecast.
-    pub past: Vec<f32>,
-    pub actual: Vec<f32>,
-    pub forecast: Vec<f32>,
+    pub past: Vec<f64>,
+    pub actual: Vec<f64>,
+    pub forecast: Vec<f64>,
 }
 
 /// The windows in the middle and at the end of `windows`, which no score chooses.
@@ -54,7 +59,7 @@ impl Scoring<'_> {
         let (mean, std) = (scaler.mean()[variate], scaler.std()[variate]);
         let values = raw.variate(variate);
         let past = window.row.saturating_sub(shape.horizon.min(MOST_PAST))..window.row;
-        let rounded = |values: &[f64]| values.iter().map(|value| five_digits(*value)).collect();
+        let rounded = |values: &[f64]| values.iter().map(|value| legible(*value, std)).collect();
         let forecast = forecast.slice(ndarray::s![0, .., variate]);
         Ok(Example {
             series: raw.name().to_string(),
@@ -63,22 +68,26 @@ impl Scoring<'_> {
             variate: raw.variates()[variate].clone(),
             past: rounded(&values[past]),
             actual: rounded(&values[window.row..window.row + shape.horizon]),
-            forecast: forecast.iter().map(|value| five_digits(f64::from(*value) * std + mean)).collect(),
+            forecast: forecast.iter().map(|value| legible(f64::from(*value) * std + mean, std)).collect(),
         })
     }
 }
 
 // Enough to look at, and a third of the bytes.
-fn five_digits(value: f64) -> f32 {
-    format!("{value:.4e}").parse().expect("a number that was written can be read")
+fn legible(value: f64, deviation: f64) -> f64 {
+    match value.abs() > 100.0 * deviation {
+        true => rounded(value, deviation, 3),
+        false => rounded(value, value, 5),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::five_digits;
+    use super::legible;
 
     #[test]
     fn five_digits_are_kept() {
-        assert_eq!([1234.567, -0.000_123_456, 0.0].map(five_digits), [1234.6, -0.000_123_46, 0.0]);
+        let values = [1234.567, -0.000_123_456, 0.0, 123_456_296.666];
+        assert_eq!(values.map(|value| legible(value, 50.0)), [1234.6, -0.000_123_46, 0.0, 123_456_296.7]);
     }
 }

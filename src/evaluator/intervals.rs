@@ -15,7 +15,7 @@ pub struct IntervalScores {
     /// Weighted quantile loss in scaled units: twice the pinball loss of the forecast as the median and of both ends of
     /// each interval, summed over all values and divided by the sum of their absolute values, the mean over these
     /// quantiles (Salinas et al., DeepAR, International Journal of Forecasting 36, 2020).
-    pub weighted_quantile_loss: f64,
+    pub weighted_quantile_loss: Option<f64>,
 }
 
 /// The scores of the intervals of one level.
@@ -121,7 +121,7 @@ impl Sums {
         let quantiles = 1.0 + 2.0 * levels.len() as f64;
         IntervalScores {
             levels: levels.iter().enumerate().map(of_level).collect(),
-            weighted_quantile_loss: 2.0 * losses / self.absolute / quantiles,
+            weighted_quantile_loss: (self.absolute > 0.0).then(|| 2.0 * losses / self.absolute / quantiles),
         }
     }
 }
@@ -150,6 +150,6 @@ mod tests {
         assert_eq!((scores.levels[0].coverage, scores.levels[0].width), (50.0, 2.0));
         assert!((scores.levels[0].msis.unwrap() - 2.25).abs() < 1e-12);
         // 0.5·2.5, 0.1·2 + 0.9·0.5, 0.9·0 + 0.1·2.5.
-        assert!((scores.weighted_quantile_loss - 2.0 * (1.25 + 0.65 + 0.25) / 2.5 / 3.0).abs() < 1e-12);
+        assert!((scores.weighted_quantile_loss.unwrap() - 2.0 * (1.25 + 0.65 + 0.25) / 2.5 / 3.0).abs() < 1e-12);
     }
 }

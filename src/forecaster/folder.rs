@@ -31,6 +31,15 @@ struct Model<T> {
     pipeline: T,
 }
 
+/// What was read from a folder.
+pub struct Saved<T> {
+    pub pipeline: T,
+    /// Of the program that fitted it.
+    pub version: String,
+    /// The files beside `model.toml` that belong to it.
+    pub files: Vec<String>,
+}
+
 /// What every format says.
 #[derive(Deserialize)]
 struct Written {
@@ -76,12 +85,11 @@ fn put_in_place<T: Serialize>(dir: &Path, aside: &Path, version: &str, pipeline:
     Ok(())
 }
 
-/// What `model.toml` in `dir` says of a pipeline, and the version that fitted it, once every file is found to be as it
-/// was written.
+/// What `model.toml` in `dir` says of a pipeline, once every file is found to be as it was written.
 ///
 /// # Errors
 /// If the folder holds none, one of another format, or one that has been changed.
-pub fn load<T: DeserializeOwned>(dir: &Path) -> Result<(T, String)> {
+pub fn load<T: DeserializeOwned>(dir: &Path) -> Result<Saved<T>> {
     let file = dir.join(MODEL_FILE);
     let text = fs::read_to_string(&file).map_err(Error::io("read", &file))?;
     let Some((body, seal)) = text.rsplit_once(SEAL) else {
@@ -96,16 +104,16 @@ pub fn load<T: DeserializeOwned>(dir: &Path) -> Result<(T, String)> {
         return Err(Error::file(&file, of_another_format(&written)));
     }
     let model: Model<T> = toml::from_str(body).map_err(fault)?;
-    for (name, expected) in model.files {
+    for (name, expected) in &model.files {
         let file = dir.join(name);
         let found = sha256(&file)?;
-        if found != expected {
+        if found != *expected {
             let message =
                 format!("it is not what {MODEL_FILE} beside it was written with: damaged or replaced; fit again");
             return Err(Error::file(&file, message));
         }
     }
-    Ok((model.pipeline, model.version))
+    Ok(Saved { pipeline: model.pipeline, version: model.version, files: model.files.into_keys().collect() })
 }
 
 /// Why a file without a seal is not read.
@@ -158,14 +166,17 @@ mod tests {
     }
 
     fn refusal(dir: &Path) -> String {
-        load::<BTreeMap<String, usize>>(dir).unwrap_err().to_string()
+        load::<BTreeMap<String, usize>>(dir).err().unwrap().to_string()
     }
 
     #[test]
     fn what_is_saved_is_loaded_and_nothing_is_left_aside() -> Result<()> {
         let folder = saved();
-        let (pipeline, version) = load::<BTreeMap<String, usize>>(folder.path())?;
-        assert_eq!((pipeline["lookback"], version.as_str()), (96, "0.1.0"));
+        let saved = load::<BTreeMap<String, usize>>(folder.path())?;
+        assert_eq!(
+            (saved.pipeline["lookback"], saved.version.as_str(), &saved.files[..]),
+            (96, "0.1.0", &["weights".to_string()][..])
+        );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         Ok(())
     }

@@ -28,8 +28,6 @@ const WINDOWS: usize = 1000;
 const SCORES: usize = 1 << 26;
 const FEWEST: usize = 20;
 
-const FILE: &str = "intervals.safetensors";
-
 /// What calibration found, for all steps, variates and levels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Intervals {
@@ -57,6 +55,8 @@ pub(super) fn ordered(levels: &[f64]) -> Result<Vec<f64>> {
 }
 
 impl Intervals {
+    pub(super) const FILE: &str = "intervals.safetensors";
+
     /// Calibrates intervals of `levels` (percent) for `forecaster` on windows it has not learnt from: on all of
     /// them, or on a thousand as far apart as can be.
     ///
@@ -141,7 +141,7 @@ impl Intervals {
 
     /// Writes them into the folder `dir`.
     pub(super) fn save(&self, dir: &Path) -> Result<()> {
-        let file = dir.join(FILE);
+        let file = dir.join(Self::FILE);
         let bytes = |values: &mut dyn Iterator<Item = f32>| -> Vec<u8> { values.flat_map(f32::to_le_bytes).collect() };
         let levels: Vec<u8> = self.levels.iter().flat_map(|level| level.to_le_bytes()).collect();
         let (widths, spread) = (bytes(&mut self.widths.iter().copied()), bytes(&mut self.spread.iter().copied()));
@@ -158,15 +158,10 @@ impl Intervals {
         std::fs::write(&file, content).map_err(Error::io("write", &file))
     }
 
-    /// Reads what [`save`](Self::save) wrote for windows of this horizon and so many variates; `None` where nothing
-    /// was calibrated.
-    pub(super) fn load(dir: &Path, horizon: usize, variates: usize) -> Result<Option<Self>> {
-        let file = dir.join(FILE);
-        let content = match std::fs::read(&file) {
-            Ok(content) => content,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io("read", &file)(error)),
-        };
+    /// Reads what [`save`](Self::save) wrote for windows of this horizon and so many variates.
+    pub(super) fn load(dir: &Path, horizon: usize, variates: usize) -> Result<Self> {
+        let file = dir.join(Self::FILE);
+        let content = std::fs::read(&file).map_err(Error::io("read", &file))?;
         let damaged = |what: &dyn std::fmt::Display| Error::file(&file, format!("not whole: {what}"));
         let tensors = SafeTensors::deserialize(&content).map_err(|error| damaged(&error))?;
         let read = |name: &str, kind: Dtype, shape: &[usize]| -> Result<&[u8]> {
@@ -187,7 +182,7 @@ impl Intervals {
         let widths = Array3::from_shape_vec((count, horizon, variates), widths).expect("the shape is checked");
         let spread = floats(read("spread", Dtype::F32, &[variates])?);
         let enough = read("enough", Dtype::U8, &[count])?.iter().map(|enough| *enough != 0).collect();
-        Ok(Some(Self { levels: levels.collect(), widths, spread, enough }))
+        Ok(Self { levels: levels.collect(), widths, spread, enough })
     }
 }
 
@@ -315,13 +310,12 @@ mod tests {
     #[test]
     fn what_is_saved_is_read_again_and_damage_is_named() -> Result<()> {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Intervals::load(folder.path(), 3, 2)?, None);
         let series = [noise(300, 2)];
         let intervals = Intervals::calibrate(&Last(3), &windows(&series, 12..300, 3), &[80.0, 99.5])?;
         intervals.save(folder.path())?;
-        assert_eq!(Intervals::load(folder.path(), 3, 2)?, Some(intervals));
+        assert_eq!(Intervals::load(folder.path(), 3, 2)?, intervals);
         assert!(Intervals::load(folder.path(), 4, 2).unwrap_err().to_string().contains("'widths'"));
-        std::fs::write(folder.path().join(FILE), "{}").unwrap();
+        std::fs::write(folder.path().join(Intervals::FILE), "{}").unwrap();
         assert!(Intervals::load(folder.path(), 3, 2).is_err());
         Ok(())
     }

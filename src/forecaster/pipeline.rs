@@ -115,7 +115,10 @@ impl Pipeline {
         // Before hours of fitting.
         ordered(&plan.levels)?;
         let step = Step::detect(series.timestamps());
-        let calendar = plan.calendar.unwrap_or_else(|| Calendar::of(step));
+        let calendar = match series.timestamps().is_empty() {
+            true => Calendar::None,
+            false => plan.calendar.unwrap_or_else(|| Calendar::of(step)),
+        };
         let shape = WindowShape::of(&series.clone().with_calendar(calendar), plan.lookback, plan.horizon)?;
         let season = step.map_or(1, Step::season);
         let context = BuildContext { shape, season, seed: plan.seed, device: plan.device };
@@ -214,7 +217,7 @@ impl Pipeline {
     /// The rows that follow `recent`, in the units of the data.
     ///
     /// # Errors
-    /// If `recent` has other variates, fewer rows than the lookback, or no timestamps where the
+    /// If `recent` has other variates, fewer rows than the lookback, another step, or no timestamps where the
     /// model was fitted with some.
     pub fn forecast(&self, recent: &Series) -> Result<Forecast> {
         let Identity { calendar, variates, context, scaler, .. } = &self.identity;
@@ -226,6 +229,8 @@ impl Pipeline {
         if scaled.time_features().ncols() != time_features {
             return Err(Error::Shape(format!("{}: the model needs timestamps, but there are none", recent.name())));
         }
+        let looked_at = recent.timestamps().len().saturating_sub(lookback.max(2));
+        self.check_step(&recent.timestamps()[looked_at..])?;
         let future = self.next_timestamps(recent)?;
         let future_time = match time_features {
             0 => Array2::zeros((horizon, 0)),
@@ -258,6 +263,28 @@ impl Pipeline {
         };
         let values = scaler.inverse(forecast)?;
         Ok(Forecast { timestamps: future, variates: variates.clone(), values, intervals })
+    }
+
+    /// Refuses rows at `times` of which no two are as far apart as those that the model was fitted on, but most are
+    /// as far apart as one another; of rows without an order nothing can be said.
+    ///
+    /// # Errors
+    /// If that is so.
+    pub(crate) fn check_step(&self, times: &[NaiveDateTime]) -> Result<()> {
+        let Some(step) = self.identity.step.filter(|_| times.len() > 1) else { return Ok(()) };
+        let Some(found) = Step::detect(times) else { return Ok(()) };
+        let off = |step: Step, pair: &[NaiveDateTime]| {
+            step.after(pair[0], 1).map(|next| ((pair[1] - next).abs() * 4, next - pair[0]))
+        };
+        // To a quarter of a step: clocks are not always on time.
+        let alike = times.windows(2).any(|pair| off(step, pair).is_some_and(|(off, step)| off <= step));
+        let regular = times.windows(2).filter(|pair| found.after(pair[0], 1) == Some(pair[1])).count();
+        match alike || 2 * regular < times.len() {
+            true => Ok(()),
+            false => {
+                Err(Error::Shape(format!("no two rows are {step} apart, as those are that the model was fitted on")))
+            }
+        }
     }
 
     /// The timestamps of the rows that [`forecast`](Self::forecast) gives; none where `recent` has none, or the
@@ -304,7 +331,7 @@ impl Pipeline {
     }
 
     fn load_for(dir: &Path, models: &Registry, horizon: Option<usize>) -> Result<Self> {
-        let (mut identity, version): (Identity, String) = folder::load(dir)?;
+        let folder::Saved { pipeline: mut identity, version, files } = folder::load::<Identity>(dir)?;
         let own = identity.context.shape.horizon;
         identity.context.shape.horizon = match horizon {
             Some(0) => return Err(Error::Shape("horizon must be at least 1".into())),
@@ -313,7 +340,9 @@ impl Pipeline {
         let mut forecaster = models.build(&identity.model, &identity.params, &identity.context)?;
         forecaster.load(dir)?;
         let WindowShape { horizon, variates, .. } = identity.context.shape;
-        let intervals = if horizon == own { Intervals::load(dir, horizon, variates)? } else { None };
+        // A file that the seal does not cover is none of this model.
+        let calibrated = horizon == own && files.iter().any(|file| file == Intervals::FILE);
+        let intervals = calibrated.then(|| Intervals::load(dir, horizon, variates)).transpose()?;
         Ok(Self { identity, forecaster, intervals, version })
     }
 

@@ -243,7 +243,7 @@ mod tests {
     fn a_window_has_one_line_a_model() {
         let report = report();
         let place = &places(&report)[0];
-        let example = |row: usize, value: f32| Example {
+        let example = |row: usize, value: f64| Example {
             series: "s".into(),
             row,
             time: None,
@@ -253,7 +253,7 @@ mod tests {
             forecast: vec![value; 2],
         };
         let examples: Vec<_> =
-            (0..place.records.len()).map(|index| [example(40, index as f32), example(10, index as f32)]).collect();
+            (0..place.records.len()).map(|index| [example(40, index as f64), example(10, index as f64)]).collect();
         let of_records: Vec<_> =
             place.records.iter().zip(&examples).map(|(record, examples)| (*record, &examples[..])).collect();
         let charts = forecasts(place, &of_records, &styles(&report));

@@ -206,7 +206,8 @@ fn intervals(report: &Report) -> Option<String> {
                 ],
             });
         }
-        row.push(scores.map_or("–".into(), |scores| format!("{:.3}", scores.weighted_quantile_loss)));
+        let loss = scores.and_then(|scores| scores.weighted_quantile_loss);
+        row.push(loss.map_or("–".into(), |loss| format!("{loss:.3}")));
         row
     });
     (!records.is_empty()).then(|| table(&header, rows))

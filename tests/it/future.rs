@@ -122,9 +122,16 @@ fn what_cannot_be_done_is_said() {
         .code(2)
         .stderr(contains("144 rows are too few to forecast 80").and(contains("at most 71")));
     forecast(&["--horizon", "6", "--target", "passenger"]).code(2).stderr(contains("did you mean 'passengers'?"));
-    forecast(&["--horizon", "6", "--level", "101"]).code(1).stderr(contains("between 0 and 100"));
+    forecast(&["--horizon", "6", "--level", "101"]).code(2).stderr(contains("between 0 and 100"));
     forecast(&["--horizon", "6", "--model", "rigde"]).code(2).stderr(contains("did you mean 'ridge'?"));
     forecast(&["--horizon", "0"]).code(2);
+    forecast(&["--horizon", "6", "--output", "no-such-folder/a.csv"])
+        .code(2)
+        .stderr(contains("no folder no-such-folder"));
+    longcast(&["fit", PASSENGERS, "--horizon", "6", "--save", PASSENGERS])
+        .code(1)
+        .stderr(contains("cannot write into"));
+    longcast(&["backtest", PASSENGERS, "--horizon", "6", "--output", "a.parquet"]).code(2);
     longcast(&["forecast", "no-such.csv", "--horizon", "3"]).code(1).stderr(contains("no-such.csv"));
 }
 
@@ -263,4 +270,40 @@ fn a_damaged_folder_is_refused_and_never_forecasts_something_else() {
         }
         Pipeline::load(folder.path(), &models::builtin()).unwrap();
     }
+}
+
+#[test]
+fn rows_of_another_step_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let days: String = (1..=60).map(|day| format!("2021-{:02}-{:02},{day}\n", 1 + day / 29, 1 + day % 28)).collect();
+    fs::write(file("days.csv"), format!("date,passengers\n{days}")).unwrap();
+    longcast(&["fit", PASSENGERS, "--horizon", "3", "--model", "repeat", "--save", &file("model")]).success();
+    longcast(&["predict", &file("model"), PASSENGERS]).success();
+    longcast(&["predict", &file("model"), &file("days.csv"), "--sort", "--duplicates", "first"])
+        .code(1)
+        .stderr(contains("no two rows are 1mo apart"));
+}
+
+#[test]
+fn large_levels_keep_their_digits_and_seconds_do_not_look_back_for_days() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("meter.csv");
+    let row = |row: usize| {
+        format!(
+            "2020-01-01 {:02}:{:02}:{:02},{}\n",
+            row / 3600,
+            row / 60 % 60,
+            row % 60,
+            123_456_000.0 + row as f64 / 4.0
+        )
+    };
+    fs::write(&file, "date,meter\n".to_string() + &(0..8000).map(row).collect::<String>()).unwrap();
+    let run = longcast(&["forecast", file.to_str().unwrap(), "--horizon", "2", "--model", "drift"]).success();
+    let table = String::from_utf8(run.get_output().stdout.clone()).unwrap();
+    let first = table.lines().nth(1).unwrap().split(',').nth(1).unwrap();
+    assert!((first.parse::<f64>().unwrap() - 123_458_000.0).abs() < 0.01, "{table}");
+    let run = longcast(&["forecast", file.to_str().unwrap(), "--horizon", "2", "--json"]).success();
+    let json: serde_json::Value = serde_json::from_slice(&run.get_output().stdout).unwrap();
+    assert!(json["candidates"].as_array().unwrap().iter().all(|tried| tried["lookback"].as_u64().unwrap() <= 1024));
 }

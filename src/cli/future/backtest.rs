@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{
     ModelArgs,
     choice::fitted,
+    output::{check_file, ending_of},
     source::{Source, SourceArgs},
 };
 use crate::{
@@ -73,14 +74,14 @@ pub fn run(args: &BacktestArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     if args.origins == 0 || args.refit == 0 || args.every == Some(0) {
         return Err(Usage("--origins, --every and --refit must be at least 1".into()).into());
     }
+    check_file("--output", args.output.as_deref(), &["csv", "json"])?;
     let source = Source::read(&args.source)?;
     progress::listen_for_interrupts()?;
     let mut work = progress::Work::new();
     let origins = roll(args, &source, models, &mut work);
     work.finish();
     let origins = origins.with_context(|| args.source.file.display().to_string())?;
-    let as_json =
-        args.json || args.output.as_ref().is_some_and(|file| file.extension().is_some_and(|end| end == "json"));
+    let as_json = args.json || args.output.as_deref().and_then(ending_of).is_some_and(|ending| ending == "json");
     let text = match as_json {
         true => serde_json::to_string_pretty(&json!({"origins": origins, "mean": mean(&origins)}))? + "\n",
         false => csv(&origins)?,
@@ -99,10 +100,12 @@ fn roll(
     work: &mut progress::Work,
 ) -> anyhow::Result<Vec<Origin>> {
     let (rows, horizon, every) = (source.series.len(), args.horizon, args.every.unwrap_or(args.horizon));
-    let reach = horizon + (args.origins - 1) * every;
+    let reach = (args.origins - 1).saturating_mul(every).saturating_add(horizon);
     let first = rows.checked_sub(reach).filter(|first| *first > 0 && horizon > 0).ok_or_else(|| {
         Usage(format!("{rows} rows are too few for {} origins {every} apart and a horizon of {horizon}", args.origins))
     })?;
+    // The same rows for every origin's yardstick: what could be known at the first one.
+    let seen = first.saturating_sub(args.train_rows.unwrap_or(first))..first;
     let mut pipeline: Option<Pipeline> = None;
     let mut origins = Vec::new();
     for number in 0..args.origins {
@@ -116,10 +119,8 @@ fn roll(
             pipeline = Some(fitted(&args.model, &known, horizon, &[], models, work)?.pipeline);
         }
         let pipeline = pipeline.as_ref().expect("the first origin fits one");
-        // The same rows for every origin's yardstick: what could be known at the first one.
-        let seen = from.min(first)..first;
         let mut on = |_| progress::interrupted();
-        let evaluation = evaluate_pipeline(pipeline, &source.series, row..row + horizon, seen, &mut on)?;
+        let evaluation = evaluate_pipeline(pipeline, &source.series, row..row + horizon, seen.clone(), &mut on)?;
         origins.push(origin(pipeline, &source.series, row, fit, evaluation));
     }
     Ok(origins)
@@ -165,9 +166,12 @@ fn mean(origins: &[Origin]) -> Origin {
             msis: scores.map(|scores| scores.iter().sum::<f64>() / count),
         }
     };
-    let loss = |origin: &Origin| origin.intervals.as_ref().map_or(0.0, |intervals| intervals.weighted_quantile_loss);
-    let intervals = (levels > 0)
-        .then(|| IntervalScores { levels: (0..levels).map(level).collect(), weighted_quantile_loss: mean(&loss) });
+    let losses = origins.iter().map(|origin| origin.intervals.as_ref().and_then(|all| all.weighted_quantile_loss));
+    let losses: Option<Vec<f64>> = losses.collect();
+    let intervals = (levels > 0).then(|| IntervalScores {
+        levels: (0..levels).map(level).collect(),
+        weighted_quantile_loss: losses.map(|losses| losses.iter().sum::<f64>() / count),
+    });
     Origin {
         row: origins[0].row,
         time: None,

@@ -49,7 +49,7 @@ const TRAINED: [Candidate; 4] =
 /// chooses, and at least so many rows that twenty windows do, where there are that many.
 pub fn split(rows: usize, horizon: usize) -> anyhow::Result<Split> {
     const WINDOWS: usize = 20;
-    let valid = (rows / 5).max(horizon + WINDOWS - 1).min(rows / 2);
+    let valid = (rows / 5).max(horizon.saturating_add(WINDOWS - 1)).min(rows / 2);
     let train = rows - valid;
     if horizon == 0 || valid < horizon || train <= horizon {
         let most = (rows / 2).saturating_sub(1);
@@ -61,9 +61,12 @@ pub fn split(rows: usize, horizon: usize) -> anyhow::Result<Split> {
 }
 
 /// Rows to look back, for a short and for a long look: two seasons or what is forecast, as far as the training rows
-/// allow as many windows as rows to look back.
+/// allow as many windows as rows to look back. Two days of seconds would be more than any model here can learn from
+/// while one waits.
 fn lookbacks(train: usize, horizon: usize, season: usize) -> [usize; 2] {
-    let most = ((train - horizon) / 2).max(1);
+    const MOST: usize = 1024;
+    let allowed = ((train - horizon) / 2).max(1);
+    let most = MOST.max(horizon).min(allowed);
     let short = (2 * season).max(horizon).max(8).min(most);
     [short, (3 * short).min(most)]
 }
@@ -95,8 +98,16 @@ fn plans(
     let mut plans: Vec<Plan> = Vec::new();
     let trained = TRAINED.iter().filter(|_| args.within.is_some());
     for (model, settings, further) in QUICK.iter().chain(trained).copied() {
-        let lookback = if further { long } else { short };
-        let seasonless = model == "seasonal-naive" && (source.season == 1 || source.season > short);
+        let seasonal = model == "seasonal-naive";
+        // The rule takes no time, however far it looks back.
+        let lookback = match further {
+            true => long,
+            false if seasonal => short.max(source.season),
+            false => short,
+        };
+        let lookback = args.lookback.unwrap_or(lookback);
+        let seasonless =
+            seasonal && (source.season == 1 || source.season > lookback || lookback > split.train.len() - horizon);
         if !known.contains(&model) || seasonless {
             continue;
         }

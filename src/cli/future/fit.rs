@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{
     ModelArgs,
     choice::fitted,
+    output::check_folder,
     source::{Source, SourceArgs},
 };
 use crate::{
@@ -37,6 +38,7 @@ pub struct FitArgs {
 }
 
 pub fn run(args: &FitArgs, models: &Registry) -> anyhow::Result<ExitCode> {
+    check_folder("--save", &args.save)?;
     let source = Source::read(&args.source)?;
     progress::listen_for_interrupts()?;
     let mut work = progress::Work::new();
@@ -45,7 +47,7 @@ pub fn run(args: &FitArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let choice = choice.with_context(|| args.source.file.display().to_string())?;
     choice.pipeline.save(&args.save)?;
     for line in choice.table().iter().chain(&choice.facts(&source)) {
-        eprintln!("longcast: {line}");
+        say!("longcast: {line}");
     }
     let (pipeline, dir) = (&choice.pipeline, args.save.display());
     match args.json {

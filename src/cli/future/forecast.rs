@@ -14,7 +14,7 @@ use super::{
 use crate::{
     cli::{
         Usage,
-        forecasts::{outlook, table},
+        forecasts::{legible, outlook, table},
         progress,
     },
     forecaster::Registry,
@@ -56,10 +56,10 @@ pub fn run(args: &ForecastArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let choice = fitted(&args.model, &source, args.horizon, &args.target, models, &mut work);
     work.finish();
     let choice = choice.with_context(|| args.source.file.display().to_string())?;
-    let forecast = choice.pipeline.forecast(&source.series)?;
+    let forecast = legible(&choice.pipeline, &source.series)?;
     let facts = choice.facts(&source);
     for line in choice.table().iter().chain(&facts) {
-        eprintln!("longcast: {line}");
+        say!("longcast: {line}");
     }
     let table = table(&forecast, &source.time_column, &args.target);
     args.output.write(

@@ -34,7 +34,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "KEY=VALUE", requires = "model")]
     set: Vec<String>,
     /// Intervals that hold the truth in so many percent of all cases
-    #[arg(long, value_name = "PERCENT,...", value_delimiter = ',', default_values_t = [80.0, 95.0])]
+    #[arg(long, value_name = "PERCENT,...", value_delimiter = ',', default_values_t = [80.0, 95.0], value_parser = level)]
     level: Vec<f64>,
     /// All that is drawn at random follows from this
     #[arg(long, default_value_t = 2021)]
@@ -42,4 +42,9 @@ pub struct ModelArgs {
     /// Where networks compute: cpu, or cuda in a build that has it
     #[arg(long, default_value_t)]
     device: Device,
+}
+
+fn level(text: &str) -> Result<f64, String> {
+    let level = text.parse().ok().filter(|level| *level > 0.0 && *level < 100.0);
+    level.ok_or_else(|| "a share of all cases in percent, between 0 and 100".into())
 }

@@ -9,7 +9,7 @@ use super::choice::Choice;
 use crate::{
     benchmark::write_whole,
     cli::{Usage, png::png, print},
-    data::loader::{NumberTable, rounded, written},
+    data::loader::{NumberTable, written},
     evaluator::Verdict,
     forecaster::Pipeline,
     report::Outlook,
@@ -21,7 +21,7 @@ fn rows(table: &NumberTable) -> Vec<Value> {
     let count = table.columns.first().map_or(0, |(_, values)| values.len());
     let row = |row: usize| {
         let stamp = times.get(row).map(|stamp| (time.clone(), json!(written(stamp, times))));
-        let values = table.columns.iter().map(|(name, values)| (name.clone(), json!(rounded(values[row]))));
+        let values = table.columns.iter().map(|(name, values)| (name.clone(), json!(values[row])));
         Value::Object(stamp.into_iter().chain(values).collect())
     };
     (0..count).map(row).collect()
@@ -56,7 +56,31 @@ pub fn json(table: &NumberTable, pipeline: &Pipeline, choice: Option<&Choice>) -
     object
 }
 
-fn ending_of(file: &Path) -> Option<String> {
+/// Refuses a file whose name has none of `endings`, or whose folder cannot be written to.
+pub fn check_file(option: &str, file: Option<&Path>, endings: &[&str]) -> anyhow::Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    if !ending_of(file).is_some_and(|ending| endings.contains(&ending.as_str())) {
+        let message = format!("{option} {}: the name ends in .{}", file.display(), endings.join(", ."));
+        return Err(Usage(message).into());
+    }
+    if file.is_dir() {
+        return Err(Usage(format!("{option} {}: a folder has this name", file.display())).into());
+    }
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(Usage(format!("{option} {}: there is no folder {}", file.display(), folder.display())).into());
+    }
+    check_folder(option, folder)
+}
+
+/// Refuses a folder that cannot be written to, or cannot be made.
+pub fn check_folder(option: &str, folder: &Path) -> anyhow::Result<()> {
+    let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    let written = tempfile::tempfile_in(there);
+    written.map(drop).with_context(|| format!("{option}: cannot write into {}", there.display()))
+}
+
+pub fn ending_of(file: &Path) -> Option<String> {
     file.extension().map(|ending| ending.to_string_lossy().to_lowercase())
 }
 
@@ -76,17 +100,10 @@ pub struct OutputArgs {
 }
 
 impl OutputArgs {
-    /// Refuses an ending that nothing is written for, before there is anything to write.
+    /// Refuses what cannot be written, before there is anything to write.
     pub fn check(&self) -> anyhow::Result<()> {
-        let known = |file: &Option<PathBuf>, option: &str, endings: &[&str]| match file {
-            Some(file) if !ending_of(file).is_some_and(|ending| endings.contains(&ending.as_str())) => {
-                let message = format!("{option} {}: the name ends in .{}", file.display(), endings.join(", ."));
-                Err(Usage(message))
-            }
-            _ => Ok(()),
-        };
-        known(&self.output, "--output", &["csv", "parquet", "json"])?;
-        Ok(known(&self.plot, "--plot", &["svg", "png", "html"])?)
+        check_file("--output", self.output.as_deref(), &["csv", "parquet", "json"])?;
+        check_file("--plot", self.plot.as_deref(), &["svg", "png", "html"])
     }
 
     /// Writes the table, and the picture where one is asked for.
@@ -101,7 +118,7 @@ impl OutputArgs {
         let bytes = match (ending.as_deref(), self.json) {
             (Some("parquet"), _) => table.parquet()?,
             (Some("json"), _) | (None, true) => (serde_json::to_string_pretty(&object())? + "\n").into_bytes(),
-            _ => table.csv(rounded)?,
+            _ => table.csv()?,
         };
         match &self.output {
             Some(file) => write_whole(file, &bytes)?,

@@ -10,7 +10,7 @@ use super::{
     source::{Source, SourceArgs},
 };
 use crate::{
-    cli::forecasts::{outlook, table},
+    cli::forecasts::{legible, outlook, table},
     forecaster::{Pipeline, Registry},
 };
 
@@ -38,10 +38,10 @@ pub fn run(args: &PredictArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     };
     let mut source = Source::read(&args.source)?;
     source.series = source.series.select(pipeline.variates())?;
-    let forecast = pipeline.forecast(&source.series).with_context(|| args.source.file.display().to_string())?;
+    let forecast = legible(&pipeline, &source.series).with_context(|| args.source.file.display().to_string())?;
     let shape = pipeline.shape();
     let facts = [format!("{} (lookback {}) from {}", pipeline.model(), shape.lookback, args.dir.display())];
-    eprintln!("longcast: {}", facts[0]);
+    say!("longcast: {}", facts[0]);
     let table = table(&forecast, &source.time_column, &[]);
     args.output.write(
         &table,

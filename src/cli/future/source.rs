@@ -39,7 +39,7 @@ impl Source {
         let diagnosis = examine(&args.file, &options)?;
         for finding in diagnosis.findings.iter().filter(|finding| finding.severity == Severity::Warning) {
             let remedy = finding.remedy.as_ref().map_or(String::new(), |remedy| format!("; {remedy}"));
-            eprintln!("longcast: warning: {}: {}{remedy}", args.file.display(), finding.text);
+            say!("longcast: warning: {}: {}{remedy}", args.file.display(), finding.text);
         }
         let series = read(&args.file, &name_of(&args.file), &options)?.series;
         let step = Step::detect(series.timestamps());

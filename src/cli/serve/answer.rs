@@ -66,7 +66,7 @@ pub fn forecast(pipeline: &Pipeline, recent: &Series, form: Form, variate: Optio
     match form {
         Form::Json => json(&forecast),
         // Every digit: what is answered can be sent again.
-        Form::Csv => table(&forecast, "date", &[]).csv(|value| value).map_err(failed),
+        Form::Csv => table(&forecast, "date", &[]).csv().map_err(failed),
         Form::Plot => plot(pipeline, recent, &forecast, variate),
     }
 }

@@ -67,7 +67,7 @@ pub fn run(args: &ServeArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let timeout = Duration::from_secs(args.timeout);
     let public = !args.listen.ip().is_loopback();
     if public && token.is_none() {
-        eprintln!(
+        say!(
             "longcast: warning: {} is not a loopback address and {TOKEN} is not set: whoever reaches it gets forecasts",
             args.listen
         );
@@ -92,7 +92,7 @@ pub fn run(args: &ServeArgs, models: &Registry) -> anyhow::Result<ExitCode> {
             };
             anyhow::anyhow!("cannot listen on {}: {error}{remedy}", args.listen)
         })?;
-        eprintln!("longcast: listening on http://{} ({about})", listener.local_addr()?);
+        say!("longcast: listening on http://{} ({about})", listener.local_addr()?);
         Ok::<_, anyhow::Error>(server::serve(listener, routes::router(Arc::new(service)), timeout, signals).await)
     })?;
     // A forecast that was not waited for is not waited for now.

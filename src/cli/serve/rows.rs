@@ -133,11 +133,8 @@ impl Rows {
             return unfit(format!("{rows} rows, but the lookback is {lookback}: send at least as many"));
         }
         let recent = &times[times.len().saturating_sub(lookback)..];
-        if let Some(step) = pipeline.step()
-            && recent.len() > 1
-            && !recent.windows(2).any(|pair| step.after(pair[0], 1) == Some(pair[1]))
-        {
-            return unfit(format!("no two rows are {step} apart, as those are that the model was fitted on"));
+        if let Err(error) = pipeline.check_step(recent) {
+            return unfit(error.to_string());
         }
         let values: Vec<f64> = columns.into_iter().flatten().copied().collect();
         let shape = (rows, pipeline.variates().len()).f();

@@ -76,7 +76,7 @@ pub fn run(args: &SubmitArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     }
     let text = if args.slurm { slurm::script(args, &suite)? } else { kubernetes::manifest(args, &suite)? };
     if args.jobs.get() > suite.tasks.len() {
-        eprintln!("longcast: warning: {} jobs for {} tasks: some have nothing to do", args.jobs, suite.tasks.len());
+        say!("longcast: warning: {} jobs for {} tasks: some have nothing to do", args.jobs, suite.tasks.len());
     }
     print(&text)?;
     Ok(ExitCode::SUCCESS)

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use chrono::{
-    Datelike, NaiveDateTime, NaiveTime, TimeDelta,
+    DateTime, Datelike, NaiveDateTime, NaiveTime, TimeDelta,
     format::{Item, Parsed, StrftimeItems, parse as parse_items},
 };
 
@@ -13,7 +13,14 @@ use chrono::{
 /// Each may be followed by a time, `%H:%M` or `%H:%M:%S` with or without a fraction, after a space
 /// or `T`, and that by an offset such as `+00:00` or `Z`. Where day and month can be told apart by
 /// no value of the column, the reading whose dates ascend is taken, and otherwise the first here.
-pub const FORMATS: [&str; 7] = ["%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%Y-%m", "%Y/%m"];
+///
+/// The last three are numbers, and read as dates only where the name of the column says that it is the time:
+/// `20201231`, a year from 1500 to 2500, and `%s`, seconds since 1970 (milli-, micro- or nanoseconds by their size).
+pub const FORMATS: [&str; 10] =
+    ["%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%Y-%m", "%Y/%m", "%Y%m%d", YEAR, UNIX];
+
+const YEAR: &str = "%Y";
+const UNIX: &str = "%s";
 
 const TIMES: [&str; 5] = ["", " %H:%M:%S%.f", " %H:%M", "T%H:%M:%S%.f", "T%H:%M"];
 
@@ -34,19 +41,20 @@ struct Pattern {
     items: Vec<Item<'static>>,
     zoned: bool,
     timed: bool,
-    month_only: bool,
+    /// A month or a year is its first day.
+    first_day: bool,
 }
 
 static PATTERNS: LazyLock<Vec<Pattern>> = LazyLock::new(|| {
     let mut patterns = Vec::new();
     for date in FORMATS {
-        let month_only = !date.contains("%d");
-        for time in TIMES.iter().filter(|time| !month_only || time.is_empty()) {
+        let first_day = !date.contains("%d");
+        for time in TIMES.iter().filter(|time| !first_day || time.is_empty()) {
             for offset in OFFSETS.iter().filter(|offset| offset.is_empty() || !time.is_empty()) {
                 let text = format!("{date}{time}{offset}");
                 let items = StrftimeItems::new(&text).parse_to_owned().expect("the formats here are well-formed");
                 let (zoned, timed) = (!offset.is_empty(), !time.is_empty());
-                patterns.push(Pattern { text, items, zoned, timed, month_only });
+                patterns.push(Pattern { text, items, zoned, timed, first_day });
             }
         }
     }
@@ -58,11 +66,17 @@ type Moment = (NaiveDateTime, i32);
 
 impl Pattern {
     fn parse(&self, cell: &str) -> Option<Moment> {
+        if self.text == UNIX {
+            return unix(cell).map(|moment| (moment, 0));
+        }
         let mut parsed = Parsed::new();
         parse_items(&mut parsed, cell, self.items.iter()).ok()?;
-        if self.month_only {
-            // A month is its first day.
+        if self.first_day {
             parsed.set_day(1).ok()?;
+        }
+        if self.text == YEAR {
+            parsed.set_month(1).ok()?;
+            parsed.year().filter(|year| (1500..=2500).contains(year))?;
         }
         let moment = if self.zoned {
             let zoned = parsed.to_datetime().ok()?;
@@ -75,6 +89,25 @@ impl Pattern {
         // Two digits would be read as a year of the first century.
         (moment.0.year() >= 1000).then_some(moment)
     }
+}
+
+/// Since 1970; from 1973 to the year 5000, so that each unit has numbers of its own.
+fn unix(cell: &str) -> Option<NaiveDateTime> {
+    let count: i64 = cell.parse().ok()?;
+    let each = |unit: i64| (100_000_000 * unit..100_000_000_000 * unit).contains(&count).then_some(unit);
+    let unit = [1, 1_000, 1_000_000].into_iter().find_map(each);
+    match unit {
+        Some(unit) => DateTime::from_timestamp_micros(count * (1_000_000 / unit)),
+        None => (count > 0).then(|| DateTime::from_timestamp_nanos(count)).filter(|moment| moment.year() > 1972),
+    }
+    .map(|moment| moment.naive_utc())
+}
+
+/// Whether the numbers of a column are dates that ascend, if the column is the time.
+pub(super) fn could_be_dates(values: &[f64]) -> bool {
+    let cells: Vec<String> = values.iter().map(ToString::to_string).collect();
+    let cells: Vec<&str> = cells.iter().map(String::as_str).collect();
+    parse(&cells).is_ok_and(|dates| dates.windows(2).all(|pair| pair[0] < pair[1]))
 }
 
 /// Whether a cell alone is a date in one of [`FORMATS`].

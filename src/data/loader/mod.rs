@@ -234,6 +234,17 @@ pub fn read_table(path: &Path, options: &ReadOptions) -> Result<Table> {
     }
 }
 
+/// Whether the numbers of a column would be dates that ascend, if its name said that it is the time.
+pub fn could_be_dates(values: &[f64]) -> bool {
+    dates::could_be_dates(values)
+}
+
+/// `table` with its rows in order and joined, as [`read`] does it before anything is filled; as it is where `options`
+/// do not allow that.
+pub fn in_order(table: Table, options: &ReadOptions) -> Table {
+    remedy::in_order(table, options)
+}
+
 /// Reads CSV that is in memory, as [`read_table`] reads a file; messages call it `name`.
 ///
 /// # Errors

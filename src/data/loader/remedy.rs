@@ -21,6 +21,13 @@ pub(super) fn complete(mut table: Table, name: &str, options: &ReadOptions) -> R
     Series::new(name, table.timestamps, table.variates, table.values)
 }
 
+/// The rows in order and joined as [`complete`] does it, as far as `options` allow it.
+pub(super) fn in_order(mut table: Table, options: &ReadOptions) -> Table {
+    // What they do not allow leaves the table as it is.
+    let _ = order(&mut table, options).and_then(|()| join(&mut table, options.duplicates));
+    table
+}
+
 /// The first row with such a value, and the column.
 fn first(table: &Table, is: impl Fn(f64) -> bool + Sync) -> Option<(usize, usize)> {
     let in_column = |column: usize| table.variate(column).iter().position(|value| is(*value));

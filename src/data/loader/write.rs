@@ -23,9 +23,16 @@ pub fn written(time: &NaiveDateTime, all: &[NaiveDateTime]) -> String {
     time.format(format).to_string()
 }
 
-/// Seven significant digits: as many as a forecast in single precision has.
-pub fn rounded(value: f64) -> f64 {
-    format!("{value:.6e}").parse().unwrap_or(value)
+/// `value` to the last decimal, or power of ten, that is not below the `digits`-th digit of `scale`.
+pub fn rounded(value: f64, scale: f64, digits: i32) -> f64 {
+    if !(scale.is_normal() && value.is_finite()) {
+        return value;
+    }
+    let decimals = digits - 1 - scale.abs().log10().floor() as i32;
+    match usize::try_from(decimals) {
+        Ok(decimals) => format!("{value:.decimals$}").parse().unwrap_or(value),
+        Err(_) => (value / 10f64.powi(-decimals)).round() * 10f64.powi(-decimals),
+    }
 }
 
 impl NumberTable {
@@ -33,11 +40,11 @@ impl NumberTable {
         self.columns.first().map_or(self.time.1.len(), |(_, values)| values.len())
     }
 
-    /// As CSV, each number as `digits` makes it.
+    /// As CSV.
     ///
     /// # Errors
     /// If a name cannot be written.
-    pub fn csv(&self, digits: fn(f64) -> f64) -> Result<Vec<u8>> {
+    pub fn csv(&self) -> Result<Vec<u8>> {
         let failed = |error: &dyn std::fmt::Display| Error::other(format!("cannot write CSV: {error}"));
         let mut writer = ::csv::Writer::from_writer(vec![]);
         let (time, times) = &self.time;
@@ -46,7 +53,7 @@ impl NumberTable {
         writer.write_record(header).map_err(|error| failed(&error))?;
         for row in 0..self.rows() {
             let time = times.get(row).map(|time| written(time, times));
-            let values = self.columns.iter().map(|(_, values)| digits(values[row]).to_string());
+            let values = self.columns.iter().map(|(_, values)| values[row].to_string());
             writer.write_record(time.into_iter().chain(values)).map_err(|error| failed(&error))?;
         }
         writer.into_inner().map_err(|error| failed(&error))
@@ -93,13 +100,22 @@ mod tests {
 
     #[test]
     fn csv_is_to_be_read_again() -> Result<()> {
-        let text = String::from_utf8(table(0).csv(rounded)?).unwrap();
-        assert_eq!(text, "date,\"a, b\",c\n2020-01-01,1.5,0.3333333\n2020-01-02,-2000000000,0\n");
-        let text = String::from_utf8(table(7).csv(rounded)?).unwrap();
+        let text = String::from_utf8(table(0).csv()?).unwrap();
+        assert_eq!(text, "date,\"a, b\",c\n2020-01-01,1.5,0.3333333333333333\n2020-01-02,-2000000000,0\n");
+        let text = String::from_utf8(table(7).csv()?).unwrap();
         assert!(text.contains("2020-01-01 07:00:00,"), "{text}");
         let undated = NumberTable { time: Default::default(), ..table(0) };
-        assert!(String::from_utf8(undated.csv(rounded)?).unwrap().starts_with("\"a, b\",c\n1.5,"));
+        assert!(String::from_utf8(undated.csv()?).unwrap().starts_with("\"a, b\",c\n1.5,"));
         Ok(())
+    }
+
+    #[test]
+    fn a_number_is_rounded_by_how_far_its_kind_varies() {
+        assert_eq!(rounded(123_456_296.666_123, 0.9, 6), 123_456_296.666_123);
+        assert_eq!(rounded(123_456_296.666_123, 17.0, 4), 123_456_296.67);
+        assert_eq!(rounded(123_456.7, 25_000.0, 2), 123_000.0);
+        assert_eq!([rounded(1.0 / 3.0, 1.0, 6), rounded(1e-9, 1.0, 6), rounded(0.1, 0.0, 6)], [0.33333, 0.0, 0.1]);
+        assert_eq!(rounded(1e-310, 1e-300, 3), 0.0);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub struct Forecast {
     pub name: String,
     /// The model's place in its suite.
     pub style: usize,
-    pub values: Vec<f32>,
+    pub values: Vec<f64>,
 }
 
 /// Forecasts of one window, in the units of the data.
@@ -29,14 +29,14 @@ pub struct Forecast {
 pub struct Forecasts {
     pub title: String,
     /// The lookback, or its end.
-    pub past: Vec<f32>,
-    pub actual: Vec<f32>,
+    pub past: Vec<f64>,
+    pub actual: Vec<f64>,
     pub forecasts: Vec<Forecast>,
 }
 
 impl Forecasts {
     /// The past that is shown: no more than twice what is forecast, so that the forecast can be seen.
-    fn shown(&self) -> &[f32] {
+    fn shown(&self) -> &[f64] {
         &self.past[self.past.len().saturating_sub(STEPS.min(2 * self.actual.len()))..]
     }
 
@@ -49,9 +49,9 @@ impl Forecasts {
 }
 
 // Counted in steps from the first forecast one.
-fn stepped(values: &[f32], first: f64) -> Vec<(f64, f64)> {
+fn stepped(values: &[f64], first: f64) -> Vec<(f64, f64)> {
     let points = values.iter().enumerate().take(STEPS);
-    points.map(|(step, value)| (first + step as f64, f64::from(*value))).filter(|point| point.1.abs() < 1e30).collect()
+    points.map(|(step, value)| (first + step as f64, *value)).filter(|point| point.1.abs() < 1e30).collect()
 }
 
 impl Draw for Forecasts {
@@ -62,7 +62,7 @@ impl Draw for Forecasts {
     fn description(&self) -> String {
         let error = |forecast: &Forecast| {
             let pairs = forecast.values.iter().zip(&self.actual);
-            pairs.map(|(said, came)| f64::from((said - came).abs())).sum::<f64>() / self.actual.len().max(1) as f64
+            pairs.map(|(said, came)| (said - came).abs()).sum::<f64>() / self.actual.len().max(1) as f64
         };
         let mut errors: Vec<(f64, &str)> =
             self.forecasts.iter().map(|said| (error(said), said.name.as_str())).collect();

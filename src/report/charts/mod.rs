@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn forecasts_stand_beside_what_came() {
-        let values = |from: u16, to: u16| (from..to).map(f32::from).collect::<Vec<f32>>();
+        let values = |from: u16, to: u16| (from..to).map(f64::from).collect::<Vec<f64>>();
         let forecast = Forecast { name: "ridge".into(), style: 1, values: values(96, 192) };
         let chart = Forecasts {
             title: "ETTh1 · OT".into(),
