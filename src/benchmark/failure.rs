@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    record::{self, FORMAT, Machine, Software, name_of, read_each, records_in, write_whole},
+    record::{self, FORMAT, Machine, Software, name_of, read_each, records_in, write_in},
     suite::Task,
     task::Prepared,
 };
@@ -52,9 +52,20 @@ impl Failure {
 
     /// Writes it under the `name` that the record would have in the results folder `dir`.
     pub(super) fn write(&self, dir: &Path, name: &str) -> Result<()> {
-        let folder = dir.join(FOLDER);
-        fs::create_dir_all(&folder).map_err(Error::io("make the folder", &folder))?;
-        write_whole(&folder.join(name), record::pretty(self)?.as_bytes())
+        write_in(&dir.join(FOLDER), name, record::pretty(self)?.as_bytes())
+    }
+
+    /// Copies the failures of the results folder `from` into `dir`, but for those that `has_record` knows a record of
+    /// by the name without its hash, and those that are there.
+    pub(super) fn copy_all(from: &Path, dir: &Path, has_record: impl Fn(&str) -> bool) -> Result<()> {
+        for path in files(&from.join(FOLDER))? {
+            let name = name_of(&path);
+            if !has_record(record::without_hash(&name)) && !dir.join(FOLDER).join(&name).exists() {
+                let content = fs::read(&path).map_err(Error::io("read", &path))?;
+                write_in(&dir.join(FOLDER), &name, &content)?;
+            }
+        }
+        Ok(())
     }
 
     /// All failures of the results folder `dir`, in the order of their names, and what could not be read.
@@ -77,7 +88,11 @@ impl Failure {
         let same = |path: &PathBuf| record::without_hash(&name_of(path)) == task;
         let folder = dir.join(FOLDER);
         for path in files(&folder)?.into_iter().filter(same) {
-            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+            // Another process may have forgotten it.
+            match fs::remove_file(&path) {
+                Err(error) if path.exists() => return Err(Error::io("remove", &path)(error)),
+                _ => {}
+            }
         }
         // Only an empty folder goes.
         let _ = fs::remove_dir(&folder);
@@ -86,9 +101,10 @@ impl Failure {
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    match folder.is_dir() {
-        true => records_in(folder),
-        false => Ok(vec![]),
+    match records_in(folder) {
+        // It goes when it is empty, and may have gone just now.
+        Err(_) if !folder.is_dir() => Ok(vec![]),
+        files => files,
     }
 }
 
@@ -99,7 +115,10 @@ impl fmt::Display for Failure {
 }
 
 /// What `run` gives; a panic in it, as of a forecaster from outside, is an error like others.
-pub(super) fn caught<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+///
+/// # Errors
+/// As `run`, and if it panics.
+pub fn caught<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     // What a panic leaves half done belongs to the task, and goes with it.
     catch_unwind(AssertUnwindSafe(run))
         .unwrap_or_else(|panic| Err(Error::other(format!("panicked: {}", words(&*panic)))))

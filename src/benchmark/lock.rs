@@ -50,15 +50,21 @@ impl Lock {
         lock
     }
 
-    /// Writes that of the records in a results folder, if there are any.
+    /// Writes that of the records in a results folder, if there are any. Of two contents of one data set the one that is
+    /// `used` now counts, by name and sha256.
     ///
     /// # Errors
     /// If the folder cannot be read or written.
-    pub(super) fn write_of(dir: &Path) -> Result<()> {
+    pub(super) fn write_of(dir: &Path, used: &BTreeMap<String, String>) -> Result<()> {
         let (records, _) = Record::read_all(dir)?;
         match records.is_empty() {
             true => Ok(()),
-            false => Self::of(records.iter().map(|(_, record)| record)).write(dir),
+            false => {
+                let mut records: Vec<&Record> = records.iter().map(|(_, record)| record).collect();
+                // The last one counts.
+                records.sort_by_key(|record| used.get(&record.task.dataset) == Some(&record.data.sha256));
+                Self::of(records).write(dir)
+            }
         }
     }
 

@@ -7,12 +7,12 @@ use std::{
 };
 
 use super::{
-    Difference, Lock, Record, SUITE_FILE, Suite, Task, differences,
+    Difference, Failure, Lock, Record, SUITE_FILE, Suite, Task, differences,
     record::{self, entries, name_of, read_each, records_in, write_whole},
     records_folder,
     task::resolved_params,
 };
-use crate::{Error, Result, forecaster::Registry};
+use crate::{Error, Result, data::SplitRule, forecaster::Registry};
 
 /// What came of putting records together.
 #[derive(Debug)]
@@ -67,7 +67,8 @@ struct Found {
 /// Copies the records of the results folders `from` into the results folder `into`, which may be one of them.
 ///
 /// Of records with the same numbers the first is kept; what stands in `into` comes first. Of two that differ
-/// neither is copied, and nothing is overwritten. `suite.toml` and `lock.toml` are written as a run does.
+/// neither is copied, and nothing is overwritten. Failures of tasks without a record are copied too. `suite.toml` and
+/// `lock.toml` are written as a run does.
 ///
 /// # Errors
 /// If a folder cannot be read or written, holds no records of one suite, or those of another suite than the first.
@@ -113,7 +114,12 @@ pub fn merge(from: &[PathBuf], into: &Path, models: &Registry) -> Result<Merged>
             }
         }
     }
-    Lock::write_of(&dir)?;
+    // A task that failed in one part and has a record in another did not fail.
+    for from in &folders {
+        Failure::copy_all(from, &dir, |task| found.contains_key(task))?;
+    }
+    found.values().try_for_each(|found| Failure::forget(&dir, &name_of(&found.path)))?;
+    Lock::write_of(&dir, &BTreeMap::new())?;
     let missing = missing(&suite, &found, models)?;
     Ok(Merged { suite, dir, copied, kept, conflicts, unreadable, missing })
 }
@@ -206,5 +212,11 @@ fn is_of(record: &Record, task: &Task, models: &Registry) -> Result<bool> {
         && (&task.model, &task.protocol.of_windows(), task.learning, &task.levels)
             == (&recorded.model, &recorded.protocol, recorded.learning, &recorded.levels)
         && task.protocol.calendar.is_none_or(|calendar| calendar == record.data.calendar)
+        && of_split(record, task.protocol.split.as_ref())
         && folder(task) == folder(recorded))
+}
+
+/// Whether a record is of the rows that `rule` gives, where there is a rule.
+fn of_split(record: &Record, rule: Option<&SplitRule>) -> bool {
+    rule.is_none_or(|rule| rule.split(record.data.rows).is_ok_and(|split| record.data.split.as_ref() == Some(&split)))
 }

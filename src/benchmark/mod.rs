@@ -15,6 +15,7 @@ mod verify;
 mod watched;
 
 use std::{
+    collections::BTreeMap,
     fs,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -22,7 +23,7 @@ use std::{
 };
 
 pub use crate::evaluator::Example;
-pub use failure::Failure;
+pub use failure::{Failure, caught};
 pub use lock::{LOCK_FILE, Lock, LockedData};
 pub use merge::{Conflict, Merged, Missing, merge};
 pub use pretrain::{PretrainPlan, Pretrained, Source, pretrain, unfinished_of};
@@ -31,7 +32,7 @@ pub use record::{DataRecord, FORMAT, Machine, Record, Seconds, Software, file_sa
 pub use shard::{FIRST_INDEX, SHARDS, Shard, estimated_cost};
 pub use suite::{Beside, Init, Learning, SUITE_FILE, Suite, Task};
 pub use task::{Prepared, run_task};
-pub use verify::{Difference, differences, record_files, settings_apart};
+pub use verify::{Difference, differences, record_files, results_folders, settings_apart};
 pub use watched::Watched;
 
 use crate::{
@@ -73,6 +74,8 @@ pub struct Outcome {
     pub recorded: usize,
     pub kept: usize,
     pub failed: usize,
+    /// Another process is at work on them.
+    pub elsewhere: usize,
     /// The observer ended it before all tasks were done.
     pub interrupted: bool,
 }
@@ -103,7 +106,7 @@ impl Default for Run {
 /// end a lock file says which data and versions the records are of; with `locked` tasks run only on those.
 ///
 /// # Errors
-/// If the folder cannot be written, which is found before any work, or `locked` and there is no lock file, or
+/// If the folder cannot be written, which is found before any work or with the first record, or `locked` and there is no lock file, or
 /// one of another version.
 pub fn run(
     suite: &Suite,
@@ -126,14 +129,17 @@ pub fn run(
     let there: Vec<String> = record::records_in(dir)?.iter().map(|path| record::name_of(path)).collect();
     let mut outcome = Outcome::default();
     let mut prepared: Option<Prepared> = None;
-    let mut unusable: Option<&str> = None;
+    let mut unusable: Option<&Task> = None;
+    let mut used = BTreeMap::new();
+    let mut full = false;
     for (position, task) in suite.tasks.iter().enumerate() {
         // Said once, for the first task that needs it.
-        if unusable == Some(&task.dataset) {
+        let same_data = |other: &&Task| other.dataset == task.dataset && other.protocol.prepares_like(&task.protocol);
+        if unusable.as_ref().is_some_and(same_data) {
             outcome.failed += 1;
             continue;
         }
-        let mut run = || -> Result<bool> {
+        let mut run = || -> Result<Done> {
             // Neighbouring tasks share their data; the suite lists them by data set.
             let data = match &mut prepared {
                 Some(data) if data.is_for(task) => data,
@@ -147,7 +153,8 @@ pub fn run(
                         }
                         Ok(()) => Ok(data),
                     });
-                    let data = data.inspect_err(|_| unusable = Some(&task.dataset))?;
+                    let data = data.inspect_err(|_| unusable = Some(task))?;
+                    used.insert(task.dataset.clone(), data.sha256().to_string());
                     slot.insert(data)
                 }
             };
@@ -157,42 +164,66 @@ pub fn run(
             let path = dir.join(&name);
             if path.is_file() {
                 match Record::read(&path) {
-                    Ok(_) => return Ok(false),
+                    Ok(_) => {
+                        Failure::forget(dir, &name)?;
+                        return Ok(Done::Before);
+                    }
                     Err(error) => interruptible(observer.event(position, &task, Event::Warning(&error.to_string())))?,
                 }
             }
+            let unfinished = dir.join(UNFINISHED).join(&name);
+            let (at_work, refused) = match watched.as_ref().map(|watched| watched.at_work(&unfinished)).transpose() {
+                Ok(Some(None)) => {
+                    let text = format!("{task}, seed {}: another process is at it, and it is left to that", task.seed);
+                    interruptible(observer.event(position, &task, Event::Warning(&text)))?;
+                    return Ok(Done::Elsewhere);
+                }
+                // Another process may have ended just now.
+                Ok(Some(Some(_))) if Record::read(&path).is_ok() => return Ok(Done::Before),
+                Ok(at_work) => (at_work, Ok(())),
+                Err(error) => (None, Err(error)),
+            };
             interruptible(observer.event(position, &task, Event::Started))?;
             let mut hear = |event: Event<'_>| observer.event(position, &task, event);
-            let unfinished = dir.join(UNFINISHED).join(&name);
             let checkpoint = Some(checkpoint(&unfinished, checkpoint_after));
             let work = || {
-                let _at_work = watched.as_ref().map(|watched| watched.at_work(&unfinished)).transpose()?;
+                refused?;
                 failure::caught(|| run_task(models, &task, data, device, checkpoint, &mut hear))
             };
             let record = match work() {
                 Err(error) if !matches!(error, Error::Interrupted) => {
                     Failure::forget(dir, &name)?;
-                    remove_unfinished(&unfinished)?;
+                    // What a disk did not take may be taken next time; what was learnt until then is still there.
+                    if !matches!(error, Error::Io { .. }) {
+                        remove_unfinished(&unfinished)?;
+                    }
                     Failure::new(&task, data, &error, device).write(dir, &name)?;
                     return Err(error);
                 }
                 ended => ended?,
             };
-            record.write(&path)?;
+            record.write(&path).inspect_err(|_| full = true)?;
             Failure::forget(dir, &name)?;
             remove_unfinished(&unfinished)?;
-            interruptible(observer.event(position, &task, Event::Recorded(&record))).map(|()| true)
+            drop(at_work);
+            interruptible(observer.event(position, &task, Event::Recorded(&record))).map(|()| Done::Now)
         };
         let flow = match run() {
-            Ok(true) => {
+            Ok(Done::Now) => {
                 outcome.recorded += 1;
                 ControlFlow::Continue(())
             }
-            Ok(false) => {
+            Ok(Done::Before) => {
                 outcome.kept += 1;
                 observer.event(position, task, Event::Kept)
             }
+            Ok(Done::Elsewhere) => {
+                outcome.elsewhere += 1;
+                ControlFlow::Continue(())
+            }
             Err(Error::Interrupted) => ControlFlow::Break(()),
+            // Whatever comes next could not be recorded either.
+            Err(error) if full => return Err(error),
             Err(error) => {
                 outcome.failed += 1;
                 observer.event(position, task, Event::Failed(&error))
@@ -203,8 +234,15 @@ pub fn run(
             break;
         }
     }
-    Lock::write_of(dir)?;
+    Lock::write_of(dir, &used)?;
     Ok(outcome)
+}
+
+/// What became of a task, where nothing went wrong.
+enum Done {
+    Now,
+    Before,
+    Elsewhere,
 }
 
 /// The folder for records of tasks that there are newer ones of.
@@ -218,13 +256,14 @@ const UNFINISHED: &str = "unfinished";
 
 // The name of the record tells data, params and seed; bits are those of one build only.
 fn checkpoint(folder: &Path, after: Duration) -> Checkpoint {
-    let Software { version, revision } = Software::this();
-    Checkpoint { folder: folder.to_path_buf(), after, of: format!("{version} {revision}") }
+    let of = format!("{} {}", Software::this().version, env!("LONGCAST_BUILD"));
+    Checkpoint { folder: folder.to_path_buf(), after, of }
 }
 
 fn remove_unfinished(folder: &Path) -> Result<()> {
-    if folder.is_dir() {
-        fs::remove_dir_all(folder).map_err(Error::io("remove", folder))?;
+    match fs::remove_dir_all(folder) {
+        Err(error) if folder.is_dir() => return Err(Error::io("remove", folder)(error)),
+        _ => {}
     }
     // Only an empty one goes; others may be at work in it.
     let _ = folder.parent().map(fs::remove_dir);
@@ -237,7 +276,7 @@ fn set_aside(dir: &Path, there: &[String], name: &str) -> Result<()> {
     let same_task = record::without_hash(name);
     for other in there.iter().filter(|other| *other != name && record::without_hash(other) == same_task) {
         let (path, aside) = (dir.join(other), dir.join(SUPERSEDED));
-        // A suite may hold one task twice.
+        // A suite may name one task twice.
         if path.is_file() {
             fs::create_dir_all(&aside).map_err(Error::io("make the folder", &aside))?;
             fs::rename(&path, aside.join(other)).map_err(Error::io("set aside", &path))?;

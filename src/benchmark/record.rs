@@ -323,18 +323,36 @@ pub(super) fn name_of(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Writes a file beside itself and renames it, so that no reader ever sees a part of it.
+/// Writes a file called `name` in a folder that is made where there is none.
+pub(super) fn write_in(folder: &Path, name: &str, content: &[u8]) -> Result<()> {
+    /// Other processes remove the folder when it is empty, each once.
+    const TRIES: usize = 100;
+    let write = || {
+        fs::create_dir_all(folder).map_err(Error::io("make the folder", folder))?;
+        write_whole(&folder.join(name), content)
+    };
+    let gone =
+        |done: &Result<()>| matches!(done, Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound);
+    (1..TRIES).map(|_| write()).find(|done| !gone(done)).unwrap_or_else(write)
+}
+
+/// Writes a file beside itself and renames it, so that no reader ever sees a part of it. A link stays one; a device
+/// or a pipe is written to.
 ///
 /// # Errors
 /// If it cannot be written; what stood there before stays.
 pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if fs::metadata(&target).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        return fs::write(&target, content).map_err(Error::io("write", path));
+    }
+    let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
         let mut file = tempfile::Builder::new().prefix(".longcast-").suffix(".tmp").tempfile_in(dir)?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
         readable(&file)?;
-        file.persist(path)?;
+        file.persist(&target)?;
         Ok(())
     };
     write().map_err(Error::io("write", path))

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Protocol, Record};
+use super::{Protocol, Record, file_safe};
 use crate::{Error, Result, error::explain_toml, forecaster::Params};
 
 /// What a suite file says.
@@ -251,6 +251,7 @@ impl Suite {
                 }
             }
         }
+        check(&tasks)?;
         if tasks.is_empty() {
             return Err(Error::other("there is nothing to run: give datasets, models and horizons in [[run]]"));
         }
@@ -272,6 +273,31 @@ impl Suite {
     pub fn model_order(&self, name: &str) -> usize {
         self.tasks.iter().position(|task| task.name == name).unwrap_or(usize::MAX)
     }
+}
+
+/// Refuses what is found only after a fit otherwise, and two tasks that a table has one cell for.
+fn check(tasks: &[Task]) -> Result<()> {
+    let mut cells: BTreeMap<_, &Task> = BTreeMap::new();
+    for task in tasks {
+        if let Some(level) = task.levels.iter().find(|level| !(**level > 0.0 && **level < 100.0)) {
+            return Err(Error::other(format!(
+                "a level lies between 0 and 100 percent, such as 80, and is not {level}"
+            )));
+        }
+        if let Learning::FewShot(percent) = task.learning
+            && !(percent > 0.0 && percent <= 100.0)
+        {
+            return Err(Error::other(format!(
+                "few-shot is a share of 0 to 100 percent, such as 5.0, and not {percent}"
+            )));
+        }
+        let cell = (file_safe(&task.dataset), file_safe(&task.name), task.lookback, task.horizon, task.seed);
+        if cells.insert(cell, task).is_some_and(|other| other != task) {
+            let remedy = "give one of them a name of its own under [variants]";
+            return Err(Error::other(format!("{task} · seed {} is there twice, in two ways: {remedy}", task.seed)));
+        }
+    }
+    Ok(())
 }
 
 impl SuiteFile {
@@ -355,6 +381,21 @@ mod tests {
         let error = Suite::parse("example", &named.replace("last-32", "first")).unwrap_err();
         assert!(error.to_string().contains("did you mean 'drop-last-32'?"), "{error}");
         Ok(())
+    }
+
+    #[test]
+    fn what_a_table_has_no_cell_for_is_refused() {
+        let again = TEXT.to_string()
+            + "\n[[run]]\ndatasets = [\"ETTh1\"]\nmodels = [\"repeat\"]\nlookback = 96\nhorizons = [96]";
+        assert!(Suite::parse("example", &again).is_ok());
+        let otherwise = again + "\nprotocol = \"strict\"";
+        let error = Suite::parse("example", &otherwise).unwrap_err().to_string();
+        assert!(error.contains("ETTh1 × repeat × 96→96 · seed 1 is there twice"), "{error}");
+        for wrong in ["levels = [120.0]\n", "levels = [nan]\n"] {
+            assert!(Suite::parse("example", &(wrong.to_string() + TEXT)).unwrap_err().to_string().contains("a level"));
+        }
+        let wrong = TEXT.replace("params = {", "learning = { few-shot = 500.0 }\nparams = {");
+        assert!(Suite::parse("example", &wrong).unwrap_err().to_string().contains("few-shot"));
     }
 
     #[test]

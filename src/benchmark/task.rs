@@ -6,7 +6,7 @@ use ndarray::Axis;
 
 use super::{
     Event,
-    pretrain::Pretrained,
+    pretrain::{Pretrained, Source},
     protocol::Protocol,
     record::{self, DataRecord, FORMAT, Machine, PeakMemory, Record, Seconds, Software},
     suite::{Init, Learning, Task},
@@ -40,8 +40,9 @@ impl Prepared {
     /// Opens the data set `name` and prepares it as `protocol` says.
     ///
     /// # Errors
-    /// If it is not known, not there, or cannot be used.
+    /// If it is not known by exactly this name, not there, or cannot be used.
     pub fn open(catalogue: &Catalogue, name: &str, protocol: &Protocol) -> Result<Self> {
+        catalogue.exactly(name)?;
         Self::new(name, catalogue.open(name)?, protocol)
     }
 
@@ -53,7 +54,11 @@ impl Prepared {
         let Record { task, data, .. } = record;
         let opened = catalogue.open(&task.dataset)?.by(Some(data.calendar), None)?;
         let (mut splits, horizon) = split(&opened.series, &opened.parts)?;
-        if let (Some(split), [own]) = (&data.split, &mut splits[..]) {
+        if let (Some(split), [own], [series]) = (&data.split, &mut splits[..], &opened.series[..]) {
+            if split.train.end.max(split.valid.end).max(split.test.end) > series.len() {
+                let message = format!("{} has {} rows now, and had {}", task.dataset, series.len(), data.rows);
+                return Err(Error::other(message));
+            }
             own.clone_from(split);
         }
         Self::of(&task.dataset, opened, splits, horizon, task.protocol.clone())
@@ -132,7 +137,9 @@ impl Prepared {
             let message = format!("a pretrained {model} of lookback {lookback}, not a {task}", task = task.model);
             return Err(Error::file(folder, format!("{message} of lookback {}", task.lookback)));
         }
-        if task.learning == Learning::ZeroShot && pretrained.names().any(|name| name == self.name) {
+        // Under whatever name.
+        let has_seen = |source: &Source| source.name == self.name || source.sha256 == self.data.sha256;
+        if task.learning == Learning::ZeroShot && pretrained.datasets.iter().any(has_seen) {
             let remedy = "pretrain without it, or score it as it is, as what it is";
             return Err(Error::file(folder, format!("it has learnt from {}: no zero shot; {remedy}", self.name)));
         }
@@ -270,6 +277,11 @@ impl FitObserver for Fitting<'_> {
 
     fn checkpoint(&self) -> Option<Checkpoint> {
         self.checkpoint.clone()
+    }
+
+    fn warn(&mut self, text: &str) {
+        // Whoever ends the run there ends it with the next step.
+        let _ = (self.hear)(Event::Warning(text));
     }
 
     fn resumed(&mut self, curve: &[EpochReport]) {

@@ -1,6 +1,7 @@
 //! Running a task again from its record alone, and saying what differs.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     path::{Path, PathBuf},
 };
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     Record,
+    failure::FOLDER,
     record::{DataRecord, entries, is_record},
 };
 use crate::{Error, Result};
@@ -125,6 +127,28 @@ pub fn record_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         if path.is_dir() { below(path, &mut files)? } else { files.push(path.clone()) }
     }
     Ok(files)
+}
+
+/// The folders that hold records or failures, `dir` and those below it.
+///
+/// # Errors
+/// If a folder cannot be read.
+pub fn results_folders(dir: &Path) -> Result<BTreeSet<PathBuf>> {
+    let mut files = Vec::new();
+    below(dir, &mut files)?;
+    let mut folders: BTreeSet<PathBuf> = files.iter().filter_map(|file| file.parent()).map(Path::to_path_buf).collect();
+    let mut open = vec![dir.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        let failed = dir.join(FOLDER);
+        if failed.is_dir() && entries(&failed)?.iter().any(|file| is_record(file)) {
+            folders.insert(dir.clone());
+        }
+        let here = entries(&dir)?.into_iter();
+        open.extend(
+            here.filter(|path| path.is_dir() && !super::BESIDE_RECORDS.iter().any(|name| path.ends_with(name))),
+        );
+    }
+    Ok(folders)
 }
 
 fn below(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {

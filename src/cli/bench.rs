@@ -101,6 +101,7 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let watched = None;
     let catalogue = Catalogue::new(args.data.as_deref())?;
     check_names(&suite, models, &catalogue).with_context(|| path.display().to_string())?;
+    own_horizons(&mut suite, &catalogue);
     keep_only(&mut suite, &args.only)?;
     if let Some(shard) = &args.shard {
         let shard = match shard.as_str() {
@@ -129,18 +130,22 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     bar.finish();
     let outcome = outcome?;
     // Nothing came out, and why has been said.
-    if outcome.recorded + outcome.kept + outcome.failed == 0 {
+    if outcome.recorded + outcome.kept + outcome.failed + outcome.elsewhere == 0 {
         return Ok(ExitCode::from(if outcome.interrupted { 130 } else { 1 }));
     }
     let (report, table) = match write_table(&args.out, &dir, &suite.name, args.json) {
-        Err(_) if outcome.recorded + outcome.kept == 0 => return Ok(ExitCode::from(1)),
+        Err(_) if outcome.recorded + outcome.kept == 0 => return Ok(ExitCode::from(u8::from(outcome.failed > 0))),
         written => written?,
     };
     say!(
-        "longcast: {} recorded, {} there already, {} failed; table in {}, page in {}",
+        "longcast: {} recorded, {} there already, {} failed{}; table in {}, page in {}",
         outcome.recorded,
         outcome.kept,
         outcome.failed,
+        match outcome.elsewhere {
+            0 => String::new(),
+            count => format!(", {count} at work in another process"),
+        },
         table.display(),
         table.with_extension("html").display()
     );
@@ -167,9 +172,17 @@ pub fn check_names(suite: &Suite, models: &Registry, catalogue: &Catalogue) -> a
     for task in &suite.tasks {
         models.resolve(&task.model, &task.params)?;
         models.preset(&task.model, task.preset.as_deref())?;
-        catalogue.dataset(&task.dataset)?;
+        catalogue.exactly(&task.dataset)?;
     }
     Ok(())
+}
+
+/// Puts the horizon of a data set that has one of its own where none is given.
+fn own_horizons(suite: &mut Suite, catalogue: &Catalogue) {
+    for task in suite.tasks.iter_mut().filter(|task| task.horizon == 0) {
+        let own = catalogue.dataset(&task.dataset).ok().and_then(|dataset| dataset.horizon());
+        task.horizon = own.unwrap_or(0);
+    }
 }
 
 fn keep_only(suite: &mut Suite, only: &[String]) -> anyhow::Result<()> {

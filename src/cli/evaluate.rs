@@ -122,9 +122,10 @@ fn score(task: &Task, args: &EvaluateArgs, models: &Registry, bar: &mut progress
         Prepared::new(&args.dataset, args.of_file.open(file)?, &task.protocol)?
     } else {
         args.of_file.not_for(&args.dataset)?;
-        Prepared::open(&Catalogue::new(args.data.as_deref())?, &args.dataset, &task.protocol)?
+        let catalogue = Catalogue::new(args.data.as_deref())?;
+        Prepared::open(&catalogue, &catalogue.dataset(&args.dataset)?.name, &task.protocol)?
     };
-    let task = data.resolve(models, task)?;
+    let task = data.resolve(models, &Task { dataset: data.name().to_string(), ..task.clone() })?;
     let mut hear = |event: Event<'_>| -> ControlFlow<()> { bar.event(0, &task, event) };
     let _ = hear(Event::Started);
     Ok(run_task(models, &task, &data, args.device, None, &mut hear)?)

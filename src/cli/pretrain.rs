@@ -82,7 +82,10 @@ pub fn run(args: &PretrainArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     };
     progress::listen_for_interrupts()?;
     let catalogue = Catalogue::new(args.data.as_deref())?;
-    let open = |name: &String| Prepared::open(&catalogue, name, &Protocol::default()).with_context(|| name.clone());
+    let open = |name: &String| {
+        let name = &catalogue.dataset(name)?.name;
+        Prepared::open(&catalogue, name, &Protocol::default()).with_context(|| name.clone())
+    };
     let sets = args.datasets.iter().map(open).collect::<anyhow::Result<Vec<_>>>()?;
     // What the progress bar calls it.
     let task = Task::named(&args.datasets.join(" + "), &args.model, args.lookback, args.horizon);

@@ -113,13 +113,13 @@ fn score(
     catalogue: &Catalogue,
     bar: &mut progress::Progress,
 ) -> anyhow::Result<Vec<Record>> {
-    let data = Prepared::open(catalogue, &args.dataset, &protocol.protocol)?;
+    let data = Prepared::open(catalogue, &catalogue.dataset(&args.dataset)?.name, &protocol.protocol)?;
     let mut records = Vec::new();
     for horizon in &args.horizons {
         let task = Task {
             seed: args.seed,
             protocol: protocol.protocol.clone(),
-            ..Task::named(&args.dataset, &args.model, args.lookback, *horizon)
+            ..Task::named(data.name(), &args.model, args.lookback, *horizon)
         };
         let task = data.resolve(models, &task)?;
         let _ = bar.event(records.len(), &task, Event::Started);

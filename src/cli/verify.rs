@@ -12,7 +12,9 @@ use serde::Serialize;
 use super::{Usage, print, progress::Progress};
 use crate::{
     Error,
-    benchmark::{BenchObserver, Difference, Event, Prepared, Record, Software, differences, record_files, run_task},
+    benchmark::{
+        BenchObserver, Difference, Event, Prepared, Record, Software, caught, differences, record_files, run_task,
+    },
     data::Catalogue,
     forecaster::Registry,
 };
@@ -83,14 +85,15 @@ pub fn run(args: &VerifyArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let mut bar = Progress::new(records.len());
     let mut prepared: Option<Prepared> = None;
     let mut findings = Vec::new();
+    let mut interrupted = false;
     for (position, (path, record)) in records.into_iter().enumerate() {
         let outcome = match record {
             Err(error) => Outcome::NotRun { reason: error.to_string() },
             Ok(record) => match again(&path, &record, models, &catalogue, &mut prepared, position, &mut bar) {
                 Ok(differences) => judged(differences, args.tolerance, &record),
                 Err(Error::Interrupted) => {
-                    bar.finish();
-                    return Ok(ExitCode::from(130));
+                    interrupted = true;
+                    break;
                 }
                 Err(error) => Outcome::NotRun { reason: error.to_string() },
             },
@@ -111,7 +114,7 @@ pub fn run(args: &VerifyArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let differ = count(|outcome| matches!(outcome, Outcome::Differs { .. }));
     let not_run = findings.len() - same - close - differ;
     say!("longcast: {same} the same, {close} within tolerance, {differ} differ, {not_run} could not be run");
-    Ok(ExitCode::from(u8::from(differ + not_run > 0)))
+    Ok(ExitCode::from(if interrupted { 130 } else { u8::from(differ + not_run > 0) }))
 }
 
 type Chosen = (PathBuf, crate::Result<Record>);
@@ -158,8 +161,8 @@ fn again(
     let data = prepared.as_ref().expect("it was opened above");
     let task = data.resolve(models, &record.task)?;
     let _ = bar.event(position, &task, Event::Started);
-    let now =
-        run_task(models, &task, data, record.machine.device, None, &mut |event| bar.event(position, &task, event))?;
+    let mut hear = |event: Event<'_>| bar.event(position, &task, event);
+    let now = caught(|| run_task(models, &task, data, record.machine.device, None, &mut hear))?;
     let mut found = differences(record, &now)?;
     // The name holds a hash of all that went in.
     let (named, name) = (path.file_name().map(|name| name.to_string_lossy().into_owned()), data.file_name(&task)?);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Dataset, Folders, Manifest, Opened, open::open};
-use crate::Result;
+use crate::{Error, Result};
 
 /// The data sets there are and the folders their files lie in.
 #[derive(Clone, Debug)]
@@ -29,6 +29,18 @@ impl Catalogue {
     /// If there is none; the message suggests a near name.
     pub fn dataset(&self, name: &str) -> Result<&Dataset> {
         self.manifest.get(name)
+    }
+
+    /// The entry called exactly `name`: what is recorded, compared and looked up by name has one.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn exactly(&self, name: &str) -> Result<&Dataset> {
+        let found = self.dataset(name)?;
+        match found.name == name {
+            true => Ok(found),
+            false => Err(Error::unknown("data set", name, [found.name.as_str()])),
+        }
     }
 
     /// Reads the data set called `name`.

@@ -201,6 +201,14 @@ impl Manifest {
 }
 
 impl Dataset {
+    /// The horizon of a set of many series, which each have so many test values.
+    pub fn horizon(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::Collection(collection) => Some(collection.horizon),
+            _ => None,
+        }
+    }
+
     fn parse(name: &str, entry: toml::Value) -> Result<Self, String> {
         let entry: Entry = entry.try_into().map_err(|error: toml::de::Error| error.to_string())?;
         let mut season = entry.season;

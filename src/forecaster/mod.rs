@@ -185,6 +185,9 @@ pub trait FitObserver {
 
     /// Called once, before all else, by a fit that goes on from a checkpoint: the epochs it has behind it.
     fn resumed(&mut self, _curve: &[EpochReport]) {}
+
+    /// Called with what went wrong and ends nothing, such as a checkpoint that could not be written.
+    fn warn(&mut self, _text: &str) {}
 }
 
 /// A place for how far a fit has come. A fit that goes on from there gives the same bits as one that was never
@@ -195,7 +198,7 @@ pub struct Checkpoint {
     pub folder: PathBuf,
     /// After each epoch the state is written, once the fit has taken this long.
     pub after: Duration,
-    /// Which data, params and program the state is of; another's is not gone on from.
+    /// Which program the state is of, and which inputs where the folder does not tell; another's is not gone on from.
     pub of: String,
 }
 

@@ -23,11 +23,11 @@ impl fmt::Display for Warning {
 }
 
 /// What no honest pair of scores shows: the mean of squares is at least the square of the mean,
-/// and neither is negative or without end. `precision` is half of the last printed digit, or 0.
-pub fn impossible(mse: f64, mae: f64, precision: f64) -> Option<String> {
-    let least = (mae - precision).max(0.0).powi(2);
+/// and neither is negative or without end. `precision` is half of the last printed digit of each, or 0.
+pub fn impossible(mse: f64, mae: f64, precision: [f64; 2]) -> Option<String> {
+    let least = (mae - precision[1]).max(0.0).powi(2);
     // The last bits of two sums need not agree.
-    let most = (mse + precision) * (1.0 + 1e-9);
+    let most = (mse + precision[0]) * (1.0 + 1e-9);
     if !(mse.is_finite() && mae.is_finite()) {
         Some(format!("MSE {mse}, MAE {mae} are not finite numbers"))
     } else if mse < 0.0 || mae < 0.0 {
@@ -52,7 +52,7 @@ pub fn lint(records: &[Record]) -> Vec<Warning> {
         if !seen.insert((&task.dataset, &task.name, task.lookback, task.horizon, task.seed)) {
             warn(record, format!("two records of seed {}; the table shows their mean", task.seed));
         }
-        if let Some(problem) = impossible(scores.mse, scores.mae, 0.0) {
+        if let Some(problem) = impossible(scores.mse, scores.mae, [0.0; 2]) {
             warn(record, problem);
         }
         if (scores.rmse - scores.mse.sqrt()).abs() > 1e-9 * scores.rmse.abs() {
@@ -111,7 +111,7 @@ pub fn lint_table(text: &str) -> Result<Vec<Warning>> {
             continue;
         };
         let digits = printed.map(|text| text.split_once('.').map_or(0, |(_, digits)| digits.len()));
-        let precision = 0.5 * 10f64.powi(-(digits[0].min(digits[1]) as i32));
+        let precision = digits.map(|digits| 0.5 * 10f64.powi(-(digits as i32)));
         if let Some(problem) = impossible(mse, mae, precision) {
             warn(problem);
         }
@@ -130,6 +130,8 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!(found[0].to_string(), "line 2 (A, 96): MSE 0.455 is below the square of MAE 0.883");
         assert_eq!(found[1].to_string(), "line 5 (D, 96): 'x' and '1' are not two numbers");
+        // Each number has the precision it is printed with.
+        assert_eq!(lint_table("mse,mae\n0.40,0.640\n0.40,0.63\n")?.len(), 1);
         assert!(lint_table("model,mse\nA,1\n").unwrap_err().to_string().contains("no column 'mae'"));
         assert!(lint_table("mse,mae\n1\n").unwrap_err().to_string().contains("line: 2"));
         Ok(())
@@ -138,15 +140,15 @@ mod tests {
     #[test]
     fn a_mean_of_squares_below_the_square_of_the_mean_is_found() {
         // Printed in a table of 2024: it cannot be.
-        assert!(impossible(0.455, 0.883, 0.0005).is_some());
-        assert_eq!(impossible(0.370, 0.392, 0.0005), None);
-        assert!(impossible(-0.1, 0.1, 0.0).is_some());
-        assert!(impossible(f64::NAN, 0.1, 0.0).is_some());
+        assert!(impossible(0.455, 0.883, [0.0005; 2]).is_some());
+        assert_eq!(impossible(0.370, 0.392, [0.0005; 2]), None);
+        assert!(impossible(-0.1, 0.1, [0.0; 2]).is_some());
+        assert!(impossible(f64::NAN, 0.1, [0.0; 2]).is_some());
     }
 
     #[test]
     fn rounding_alone_is_no_fault() {
-        assert_eq!(impossible(0.250, 0.5004, 0.0005), None);
-        assert_eq!(impossible(0.25, 0.5, 0.0), None);
+        assert_eq!(impossible(0.250, 0.5004, [0.0005; 2]), None);
+        assert_eq!(impossible(0.25, 0.5, [0.0; 2]), None);
     }
 }

@@ -34,7 +34,7 @@ pub use statistics::{LEVEL, Pair, Ranked, Ranking};
 
 use crate::{
     Error, Result,
-    benchmark::{Failure, Record, Suite, record_files},
+    benchmark::{Failure, Record, Suite, results_folders},
 };
 
 /// How a report is written.
@@ -115,11 +115,10 @@ impl Report {
     pub fn read_each(dir: &Path) -> Result<Vec<Self>> {
         // What is no folder would be taken for a record.
         fs::read_dir(dir).map_err(Error::io("read the folder", dir))?;
-        let files = record_files(&[dir.to_path_buf()])?;
-        let folders: BTreeSet<&Path> = files.iter().filter_map(|file| file.parent()).collect();
+        let folders = results_folders(dir)?;
         match folders.is_empty() {
             true => Ok(vec![Self::read(dir)?]),
-            false => folders.into_iter().map(Self::read).collect(),
+            false => folders.iter().map(|folder| Self::read(folder)).collect(),
         }
     }
 

@@ -130,6 +130,19 @@ fn seeds_that_differ_are_shown_with_their_spread() {
 }
 
 #[test]
+fn a_data_set_has_one_name() {
+    let run =
+        ["evaluate", "--dataset", "SYNTHETIC", "--model", "repeat", "--lookback", "24", "--horizon", "6", "--json"];
+    let record = longcast(&run).success().get_output().stdout.clone();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    assert_eq!(record["task"]["dataset"], "Synthetic");
+    let bench = Bench::new(&SUITE.replace("Synthetic", "synthetic"));
+    let suite = bench.dir.path().join("tiny.toml");
+    longcast(&["bench", suite.to_str().unwrap(), "--dry-run"]).code(2).stderr(contains("did you mean 'Synthetic'?"));
+    longcast(&[&run[..], &["--split", "0.6,0.2,0.2"]].concat()).code(2).stderr(contains("as its manifest says"));
+}
+
+#[test]
 fn a_horizon_of_zero_is_wrong_usage() {
     longcast(&["evaluate", "--dataset", "Synthetic", "--model", "repeat", "--lookback", "8", "--horizon", "0"])
         .code(2)

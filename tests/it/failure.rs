@@ -19,12 +19,13 @@ use longcast::{
     windows::{Lookback, Windows},
 };
 use ndarray::Array3;
+use predicates::{prelude::*, str::contains};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use super::cli::Bench;
+use super::cli::{Bench, longcast};
 
 /// A forecaster from outside that does not keep its side of the contract.
 struct Faulty(Fault, BuildContext);
@@ -135,9 +136,15 @@ fn a_failed_task_is_shown_with_its_reason_and_never_averaged() {
     }
     assert!(report.render(Format::Json).unwrap().contains("\"failed\": true"));
 
+    // A failure whose task has a record, as parts that are put together may leave it, is forgotten.
+    let record = record_files(&[dir.path().to_path_buf()]).unwrap().remove(0);
+    let failure = fs::read_dir(dir.path().join("failed")).unwrap().next().unwrap().unwrap().path();
+    let beside = dir.path().join("failed").join(record.file_name().unwrap());
+    fs::copy(failure, &beside).unwrap();
     // What failed is tried again, and forgotten when it succeeds.
     let again = run(FAULTY, dir.path(), &mut EndAfter::default());
     assert_eq!((again.recorded, again.kept, again.failed), (0, 6, 10));
+    assert!(!beside.exists());
     let mended =
         FAULTY.replace("panic\"", "none\"").replace("diverge\"", "none\"").replace("\"sometimes\" }", "\"none\" }");
     let outcome = run(&mended, dir.path(), &mut EndAfter::default());
@@ -210,7 +217,12 @@ fn what_is_left_of_a_run_is_taken_whole_or_not_at_all() {
         bytes[at + of.len() - 1] = b'9';
         bytes
     };
-    for damage in [cut, other_program, |_| vec![]] {
+    let zeroed: Damage = |mut bytes| {
+        let end = bytes.len();
+        bytes[end - 8..].fill(0);
+        bytes
+    };
+    for damage in [cut, other_program, zeroed, |_| vec![]] {
         let dir = TempDir::new().unwrap();
         run(&suite, dir.path(), &mut EndAfter { epoch: Some(2), epochs: 0 });
         let left = fs::read_dir(dir.path().join("unfinished")).unwrap().next().unwrap().unwrap().path();
@@ -332,6 +344,21 @@ fn a_process_that_is_ended_without_a_word_fails_its_task_and_no_other() {
             gone()
         }));
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_task_that_another_process_is_at_is_left_to_it() {
+    let bench = Bench::new(LONG);
+    let mut run = start(&bench, 1);
+    process_at(&bench, &run, "long");
+    let path = |name: &str| bench.dir.path().join(name).to_str().unwrap().to_string();
+    longcast(&["bench", &path("tiny.toml"), "--out", &path("out")])
+        .success()
+        .stderr(contains("another process is at it").and(contains("0 failed, 1 at work in another process")));
+    assert_eq!(bench.records().len(), 2);
+    kill(run.id(), "-TERM");
+    assert_eq!(run.wait().unwrap().code(), Some(130));
 }
 
 #[cfg(target_os = "linux")]

@@ -108,6 +108,20 @@ fn tasks_without_a_record_are_named() {
 }
 
 #[test]
+fn what_failed_in_a_part_has_failed_in_the_whole() {
+    let wild = "seeds = [1, 2]\n[variants.wild]\nmodel = \"dlinear\"\n\
+        params = { training = { learning_rate = 1e300 } }\n\
+        [[run]]\ndatasets = [\"Synthetic\"]\nmodels = [\"repeat\", \"wild\"]\nlookback = 12\nhorizons = [6]\n";
+    let folders = Folders::new(wild);
+    folders.bench("one", "1/2").code(1);
+    folders.bench("two", "2/2").code(1);
+    let merged = folders.merge(&["one", "two"], "all").code(1);
+    let table = String::from_utf8(merged.get_output().stdout.clone()).unwrap();
+    let row = table.lines().find(|line| line.starts_with("| Synthetic")).unwrap();
+    assert!(row.contains("failed") && table.contains("seed 1: ") && table.contains("seed 2: "), "{table}");
+}
+
+#[test]
 fn two_records_of_one_task_that_differ_are_refused() {
     let folders = Folders::new(SUITE);
     folders.bench("one", "1/1").success();

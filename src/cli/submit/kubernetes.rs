@@ -71,7 +71,7 @@ pub fn manifest(args: &SubmitArgs, suite: &Suite) -> anyhow::Result<String> {
             ] },
             "template": { "spec": {
                 "restartPolicy": "Never",
-                "activeDeadlineSeconds": args.hours.get() * 3600,
+                "activeDeadlineSeconds": args.hours.get().saturating_mul(3600),
                 // What an interrupted program has to write it writes in less.
                 "terminationGracePeriodSeconds": 60,
                 "containers": [container],

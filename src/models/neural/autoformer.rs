@@ -116,6 +116,7 @@ impl Network for Autoformer {
         if moving_average.is_multiple_of(2) {
             return refused(format!("moving_average must be odd, not {moving_average}"));
         }
+        super::check_average(Self::NAME, moving_average, shape)?;
         super::check_dropout(Self::NAME, params.dropout)?;
         let (encoder, decoder) = (weights.at("encoder"), weights.at("decoder"));
         let embedding = |name| StepEmbedding::new(d_model, shape, false, params.dropout, &weights.at(name));

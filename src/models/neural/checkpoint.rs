@@ -4,10 +4,16 @@
 //! Nothing else carries over from epoch to epoch: orders, dropout masks and samples follow from the seed and the
 //! number of the epoch or step.
 
-use std::{collections::HashMap, fs, path::PathBuf};
+use std::{
+    collections::HashMap,
+    fmt,
+    fs::{self, File},
+    path::PathBuf,
+};
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::kernels::adam::Moments;
 use crate::{
@@ -60,41 +66,86 @@ pub fn write<'a>(
     for (index, Moments { mean, square }) in moments.enumerate() {
         tensors.extend([(format!("mean.{index}"), &mean[..]), (format!("square.{index}"), square)]);
     }
+    tensors.sort_by(|one, other| one.0.cmp(&other.0));
+    let hash = sha256(&tensors);
     let views = tensors.into_iter().map(|(name, values)| {
         let view = TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values));
         (name, view.expect("a list of numbers has the length it has"))
     });
     let counts = serde_json::to_string(counts).map_err(|error| Error::file(folder, error))?;
-    let about = HashMap::from([("counts".into(), counts), ("of".into(), checkpoint.of.clone())]);
-    let (part, whole) = (folder.join(format!("{FILE}.part")), path(checkpoint));
-    safetensors::serialize_to_file(views, Some(about), &part).map_err(|error| Error::file(&part, error))?;
-    fs::rename(&part, &whole).map_err(Error::io("write", &whole))
+    let about =
+        HashMap::from([("counts".into(), counts), ("of".into(), checkpoint.of.clone()), ("sha256".into(), hash)]);
+    let whole = path(checkpoint);
+    // In a file of its own that takes the place of an earlier one.
+    safetensors::serialize_to_file(views, Some(about), &whole).map_err(|error| Error::file(&whole, error))?;
+    File::open(&whole).and_then(|file| file.sync_all()).map_err(Error::io("write", &whole))
+}
+
+/// Of the numbers alone, in the order in which they lie in the file.
+fn sha256(tensors: &[(String, &[f32])]) -> String {
+    let mut hash = Sha256::new();
+    for (name, values) in tensors {
+        hash.update(name.as_bytes());
+        hash.update(bytemuck::cast_slice(values));
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Why a checkpoint that is there is not gone on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    Damaged,
+    OfAnother,
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Damaged => "how far an earlier run had come is not as it was written",
+            Self::OfAnother => "how far an earlier run had come is of another build of the program, or of other inputs",
+        })
+    }
 }
 
 impl Reached {
-    /// What was written for a run like this, with `state` and `moments` of these lengths. What is not there, not
-    /// whole or of another program is not taken: the run starts anew then.
-    pub fn read(checkpoint: &Checkpoint, state: &[usize], moments: &[usize]) -> Option<Self> {
-        let bytes = fs::read(path(checkpoint)).ok()?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).ok()?;
-        let about = header.metadata().as_ref()?;
-        if about.get("of") != Some(&checkpoint.of) {
-            return None;
+    /// What was written for a run like this, with `state` and `moments` of these lengths; none where there is none.
+    ///
+    /// # Errors
+    /// If it is not whole, or of another program: the run starts anew then.
+    pub fn read(checkpoint: &Checkpoint, state: &[usize], moments: &[usize]) -> Result<Option<Self>, Unusable> {
+        let Ok(bytes) = fs::read(path(checkpoint)) else { return Ok(None) };
+        Self::parse(&bytes, &checkpoint.of, state, moments).map(Some)
+    }
+
+    fn parse(bytes: &[u8], of: &str, state: &[usize], moments: &[usize]) -> Result<Self, Unusable> {
+        let damaged = || Unusable::Damaged;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|_| Unusable::Damaged)?;
+        let about = header.metadata().as_ref().ok_or_else(damaged)?;
+        if about.get("of").is_none_or(|written| written != of) {
+            return Err(Unusable::OfAnother);
         }
-        let counts: Counts = serde_json::from_str(about.get("counts")?).ok()?;
-        let tensors = SafeTensors::deserialize(&bytes).ok()?;
-        let values = |name: &str, index: usize, len: usize| -> Option<Vec<f32>> {
-            let tensor = tensors.tensor(&format!("{name}.{index}")).ok()?;
-            let (chunks, []) = tensor.data().as_chunks::<4>() else { return None };
-            let values: Vec<f32> = chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-            (values.len() == len).then_some(values)
-        };
-        let all = |name: &str, lens: &[usize]| -> Option<Vec<Vec<f32>>> {
-            lens.iter().enumerate().map(|(index, len)| values(name, index, *len)).collect()
+        let counts = about.get("counts").and_then(|counts| serde_json::from_str(counts).ok()).ok_or_else(damaged)?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|_| Unusable::Damaged)?;
+        let mut read: Vec<(String, Vec<f32>)> = Vec::new();
+        for (name, tensor) in tensors.iter() {
+            let (chunks, []) = tensor.data().as_chunks::<4>() else { return Err(Unusable::Damaged) };
+            read.push((name.to_string(), chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()));
+        }
+        read.sort_by(|one, other| one.0.cmp(&other.0));
+        let slices: Vec<(String, &[f32])> = read.iter().map(|(name, values)| (name.clone(), &values[..])).collect();
+        if about.get("sha256") != Some(&sha256(&slices)) {
+            return Err(Unusable::Damaged);
+        }
+        let mut read: HashMap<String, Vec<f32>> = read.into_iter().collect();
+        let mut all = |name: &str, lens: &[usize]| -> Result<Vec<Vec<f32>>, Unusable> {
+            let values = |(index, len): (usize, &usize)| {
+                read.remove(&format!("{name}.{index}")).filter(|values| values.len() == *len).ok_or_else(damaged)
+            };
+            lens.iter().enumerate().map(values).collect()
         };
         let (means, squares) = (all("mean", moments)?, all("square", moments)?);
         let moments = means.into_iter().zip(squares).map(|(mean, square)| Moments { mean, square }).collect();
-        Some(Self { counts, state: all("state", state)?, best: all("best", state)?, moments })
+        Ok(Self { counts, state: all("state", state)?, best: all("best", state)?, moments })
     }
 }
 

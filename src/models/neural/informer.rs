@@ -313,7 +313,7 @@ impl SparseAttention {
         number: u64,
         weights: &Weights,
     ) -> crate::Result<Self> {
-        let share = |length: usize| (params.factor * (length as f64).ln().ceil() as usize).clamp(1, length);
+        let share = |length: usize| params.factor.saturating_mul((length as f64).ln().ceil() as usize).clamp(1, length);
         let (active, tried) = (share(lengths.0), share(lengths.1));
         let key = dropout::mix(dropout::mix(params.sample_seed) ^ number);
         Ok(Self {

@@ -197,6 +197,7 @@ impl Network for DLinear {
         if width.is_multiple_of(2) {
             return Err(Error::params(Self::NAME, format!("moving_average must be odd, not {width}")));
         }
+        super::check_average(Self::NAME, width, shape)?;
         let maps = |name| -> crate::Result<Maps> {
             let maps = Maps::new(name, shape, params.individual, weights)?;
             if params.init == MapInit::Mean {

@@ -336,6 +336,15 @@ fn tensor_error(error: candle_core::Error) -> Error {
     Error::other(format!("tensor operation: {error}"))
 }
 
+/// Refuses an average over so many steps that edges are all it is of.
+fn check_average(model: &str, steps: usize, shape: WindowShape) -> Result<()> {
+    let most = 2 * (shape.lookback + shape.horizon) + 1;
+    match steps <= most {
+        true => Ok(()),
+        false => Err(Error::params(model, format!("moving_average must be at most {most} here, not {steps}"))),
+    }
+}
+
 fn check_dropout(model: &str, dropout: f64) -> Result<()> {
     match (0.0..1.0).contains(&dropout) {
         true => Ok(()),

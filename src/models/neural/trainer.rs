@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use super::{
     Input, Network, Pass, Sink, Training, Weight, Weights,
     awake::all_awake,
-    checkpoint::{self, Counts, Reached},
+    checkpoint::{self, Counts, Reached, Unusable},
     kernels::{dropout::mix, loss::Loss, tape::with_gradient},
     optimizer::Optimizer,
     pass::Gradients,
@@ -44,10 +44,15 @@ pub fn train<N: Network>(
     let checkpoint = observer.checkpoint().filter(|_| !trainer.plain);
     let mut counts = Counts::default();
     let mut best: Option<Vec<Vec<f32>>> = None;
-    if let Some(reached) = checkpoint.as_ref().and_then(|checkpoint| trainer.read(checkpoint)) {
-        trainer.take(&reached)?;
-        observer.resumed(&reached.counts.curve);
-        (counts, best) = (reached.counts, Some(reached.best));
+    match checkpoint.as_ref().map(|checkpoint| trainer.read(checkpoint)).transpose() {
+        Ok(reached) => {
+            if let Some(reached) = reached.flatten() {
+                trainer.take(&reached)?;
+                observer.resumed(&reached.counts.curve);
+                (counts, best) = (reached.counts, Some(reached.best));
+            }
+        }
+        Err(why) => observer.warn(&format!("{why}: training starts anew")),
     }
     let before: f64 = counts.curve.iter().map(|report| report.seconds).sum();
     let started = Instant::now();
@@ -77,7 +82,10 @@ pub fn train<N: Network>(
         if let (Some(checkpoint), Some(best)) = (&checkpoint, &best)
             && before + started.elapsed().as_secs_f64() >= checkpoint.after.as_secs_f64()
         {
-            trainer.write(checkpoint, &counts, best)?;
+            // Training itself needs no disk.
+            trainer.write(checkpoint, &counts, best).unwrap_or_else(|error| {
+                observer.warn(&format!("{error}: training goes on, and could not be gone on with from here"));
+            });
         }
         if observer.epoch(&report).is_break() {
             return Err(Error::Interrupted);
@@ -164,7 +172,7 @@ impl Trainer {
             state: weights.changing().into_iter().chain(weights.buffers()).map(|(_, weight)| weight).collect(),
             device: weights.device(),
             optimizer: Optimizer::new(weights, plan),
-            sinks: (0..plan.shards.max(Training::MOST_SHARDS)).map(|_| Sink::default()).collect(),
+            sinks: (0..plan.shards.min(plan.batch_size).max(Training::MOST_SHARDS)).map(|_| Sink::default()).collect(),
             derived: Sink::default(),
             numbers: weights.count(),
             steps: 0,
@@ -312,7 +320,7 @@ impl Trainer {
     }
 
     /// How far an earlier run of the same has come.
-    fn read(&self, checkpoint: &Checkpoint) -> Option<Reached> {
+    fn read(&self, checkpoint: &Checkpoint) -> Result<Option<Reached>, Unusable> {
         let state: Vec<usize> = self.state.iter().map(Weight::len).collect();
         Reached::read(checkpoint, &state, &self.optimizer.lengths())
     }

@@ -94,6 +94,22 @@ impl Training {
     /// # Errors
     /// If a number cannot be used.
     pub fn check(&self, model: &str) -> Result<()> {
+        const MOST_EPOCHS: usize = 1_000_000;
+        if self.epochs > MOST_EPOCHS {
+            return Err(Error::params(
+                model,
+                format!("training.epochs must be at most {MOST_EPOCHS}, not {}", self.epochs),
+            ));
+        }
+        match self.schedule {
+            Schedule::CosineAnnealing { epochs: 0 } => {
+                return Err(Error::params(model, "training.schedule: epochs must be at least 1"));
+            }
+            Schedule::Decay { factor, .. } if !(factor > 0.0 && factor.is_finite()) => {
+                return Err(Error::params(model, format!("training.schedule: factor must be above 0, not {factor}")));
+            }
+            _ => {}
+        }
         let counts = [("epochs", self.epochs), ("batch_size", self.batch_size), ("patience", self.patience)];
         if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(Error::params(model, format!("training.{name} must be at least 1")));
@@ -200,6 +216,14 @@ mod tests {
         assert!(close(&rates(Schedule::Drop { epoch: 5 })[3..7], &[1.0, 1.0, 0.1, 0.1]));
         assert!(close(&rates(Schedule::Decay { factor: 0.5, after: 1 }), &[1.0, 0.5, 0.25]));
         assert!(close(&rates(Schedule::CosineAnnealing { epochs: 2 })[..3], &[1.0, 0.5 + 5e-9, 1e-8]));
+    }
+
+    #[test]
+    fn what_leads_to_no_rate_is_refused() {
+        let check = |text: &str| toml::from_str::<Training>(text).unwrap().check("linear").unwrap_err().to_string();
+        assert!(check("schedule = { cosine-annealing = { epochs = 0 } }").contains("epochs must be at least 1"));
+        assert!(check("schedule = { decay = { factor = -5.0, after = 0 } }").contains("factor must be above 0"));
+        assert!(check("epochs = 9000000000000000000").contains("at most 1000000"));
     }
 
     #[test]

@@ -21,6 +21,9 @@ use super::{
 };
 use crate::{Error, Result};
 
+/// Numbers of a model at most: 64 GiB of them.
+const MOST: usize = 1 << 34;
+
 /// One weight, or something kept beside the weights; cheap to clone.
 #[derive(Clone)]
 pub struct Weight {
@@ -168,7 +171,7 @@ impl Weights {
     /// None yet; each will be drawn from `seed` and its name, so that one more moves no other.
     pub fn new(seed: u64, device: Device) -> Self {
         let (trained, buffers) = (BTreeMap::new(), BTreeMap::new());
-        let store = Store { seed, device, trained, buffers, left: usize::MAX };
+        let store = Store { seed, device, trained, buffers, left: MOST };
         Self { store: Arc::new(Mutex::new(store)), prefix: String::new() }
     }
 
@@ -245,7 +248,7 @@ impl Weights {
         let mut store = self.lock();
         let count = dims.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim));
         store.left = count.and_then(|count| store.left.checked_sub(count)).ok_or_else(|| {
-            Error::Shape(format!("with weight '{name}' {dims:?} the model would be far larger than the checkpoint"))
+            Error::Shape(format!("with weight '{name}' {dims:?} the model would be far larger than the checkpoint, or than can be trained"))
         })?;
         let mut random = ChaCha8Rng::seed_from_u64(store.seed ^ hash(&name));
         let values = init.values(dims, &mut random);

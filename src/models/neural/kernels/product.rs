@@ -136,6 +136,7 @@ pub fn rows_times(
     threads: Threads,
 ) {
     let (rows, depth) = a.dim();
+    assert_eq!((out.dim(), b.nrows()), ((rows, b.ncols()), depth), "matrices fit together");
     if threads == Threads::All {
         let parts = (rows * depth * b.ncols() / WORTH_A_THREAD).min(rayon::current_num_threads()).min(rows);
         return shared(out, write, a, b, parts);

@@ -176,8 +176,10 @@ impl Body {
         learnt: bool,
     ) -> crate::Result<Self> {
         let OLinearParams { embed_size, d_model, d_ff, layers, dropout, .. } = *params;
-        if [embed_size, d_model, d_ff].contains(&0) {
-            return Err(Error::params(name, "embed_size, d_model and d_ff must be at least 1"));
+        // The published network leaves the embedding out where it is a single number; this one has none without.
+        if embed_size < 2 || d_model == 0 || d_ff == 0 {
+            let message = "embed_size must be at least 2, d_model and d_ff at least 1";
+            return Err(Error::params(name, message));
         }
         super::check_dropout(name, dropout)?;
         let WindowShape { lookback, horizon, variates, .. } = shape;
