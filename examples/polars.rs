@@ -18,7 +18,9 @@ fn failed(error: PolarsError) -> Error {
 
 /// The frame as a series: `time` is its column of timestamps, every other one is a variate.
 fn series(frame: &DataFrame, time: &str) -> Result<Series> {
-    let times = frame.column(time).and_then(|column| column.datetime()).map_err(failed)?;
+    let micros = DataType::Datetime(TimeUnit::Microseconds, None);
+    let times = frame.column(time).and_then(|column| column.cast(&micros)).map_err(failed)?;
+    let times = times.datetime().map_err(failed)?;
     let times: Option<Vec<_>> =
         times.physical().iter().map(|micros| chrono::DateTime::from_timestamp_micros(micros?)).collect();
     let times = times.ok_or_else(|| Error::other(format!("a timestamp in '{time}' is missing")))?;

@@ -30,6 +30,10 @@ impl Stream {
         if row.len() != variates {
             return Err(Error::Shape(format!("a row of {} values, not {variates}", row.len())));
         }
+        // A row that no series takes would be in the way of all that follow.
+        if row.iter().any(|value| !value.is_finite()) {
+            return Err(Error::NotFinite(format!("a value of the row at {time} is no finite number")));
+        }
         let lookback = self.pipeline.shape().lookback;
         self.recent.push_back((time, row));
         if self.recent.len() < lookback {

@@ -99,7 +99,7 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     };
     #[cfg(not(target_os = "linux"))]
     let watched = None;
-    let catalogue = Catalogue::new(args.data.as_deref())?;
+    let catalogue = super::catalogue(args.data.as_deref())?;
     check_names(&suite, models, &catalogue).with_context(|| path.display().to_string())?;
     own_horizons(&mut suite, &catalogue);
     keep_only(&mut suite, &args.only)?;

@@ -27,7 +27,11 @@ pub fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let diagnosis = examine(&args.file, &args.read.into())?;
     match args.json {
         true => super::print(&(serde_json::to_string_pretty(&diagnosis)? + "\n"))?,
-        false => print(&mut io::stdout().lock(), &diagnosis)?,
+        false => {
+            let mut text = Vec::new();
+            print(&mut text, &diagnosis)?;
+            super::print(&String::from_utf8_lossy(&text))?;
+        }
     }
     Ok(if diagnosis.usable() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -12,7 +12,6 @@ use clap::Args;
 use super::{Usage, assigned, print, progress, protocol, read_args::FileArgs};
 use crate::{
     benchmark::{BenchObserver, Event, Init, Learning, Prepared, Protocol, Record, Task, run_task},
-    data::Catalogue,
     forecaster::{Device, Registry},
 };
 
@@ -122,7 +121,7 @@ fn score(task: &Task, args: &EvaluateArgs, models: &Registry, bar: &mut progress
         Prepared::new(&args.dataset, args.of_file.open(file)?, &task.protocol)?
     } else {
         args.of_file.not_for(&args.dataset)?;
-        let catalogue = Catalogue::new(args.data.as_deref())?;
+        let catalogue = super::catalogue(args.data.as_deref())?;
         Prepared::open(&catalogue, &catalogue.dataset(&args.dataset)?.name, &task.protocol)?
     };
     let task = data.resolve(models, &Task { dataset: data.name().to_string(), ..task.clone() })?;

@@ -2,11 +2,11 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
 use clap::{Args, ValueEnum};
 
 use super::print;
 use crate::{
+    benchmark::write_whole,
     forecaster::{Pipeline, Registry},
     models::neural::reference::{Reference, to_safetensors},
 };
@@ -43,7 +43,7 @@ pub fn run(args: &ExportArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let bytes = match args.format {
         Format::Safetensors => to_safetensors(&exported.tensors)?,
     };
-    std::fs::write(&args.output, bytes).with_context(|| format!("{}: cannot write", args.output.display()))?;
+    write_whole(&args.output, &bytes)?;
     let mut text = format!("{} tensors in {}\n", exported.tensors.len(), args.output.display());
     for (name, tensor) in &exported.beside {
         let file = args.output.with_extension(format!("{name}.npy"));

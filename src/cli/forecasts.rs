@@ -1,6 +1,7 @@
 //! A forecast as a table and as a picture.
 
 use crate::{
+    cli::Usage,
     data::{
         Series,
         loader::{NumberTable, rounded, written},
@@ -27,6 +28,22 @@ pub fn legible(pipeline: &Pipeline, recent: &Series) -> crate::Result<Forecast> 
     Ok(forecast)
 }
 
+fn bound(variate: &str, end: &str, level: f64) -> String {
+    format!("{variate}_{end}_{level}")
+}
+
+/// Refuses variates that are called what a bound of an interval would be.
+pub fn check_names(variates: &[String], levels: &[f64]) -> Result<(), Usage> {
+    let ends = |level: &f64| ["lower", "upper"].map(|end| (end, *level));
+    let bounds = variates.iter().flat_map(|variate| levels.iter().flat_map(ends).map(move |end| (variate, end)));
+    match bounds.map(|(variate, (end, level))| bound(variate, end, level)).find(|bound| variates.contains(bound)) {
+        None => Ok(()),
+        Some(name) => Err(Usage(format!(
+            "'{name}' is a column and would be a bound of an interval as well: leave it out with --columns, or rename it"
+        ))),
+    }
+}
+
 /// The forecast of `targets` (all where there are none): a column each, and two more for each interval.
 pub fn table(forecast: &Forecast, time_column: &str, targets: &[String]) -> NumberTable {
     let mut columns = Vec::new();
@@ -37,7 +54,7 @@ pub fn table(forecast: &Forecast, time_column: &str, targets: &[String]) -> Numb
         columns.push((variate.clone(), forecast.values.column(place).to_vec()));
         for interval in &forecast.intervals {
             for (end, bound) in [("lower", &interval.lower), ("upper", &interval.upper)] {
-                columns.push((format!("{variate}_{end}_{}", interval.level), bound.column(place).to_vec()));
+                columns.push((self::bound(variate, end, interval.level), bound.column(place).to_vec()));
             }
         }
     }

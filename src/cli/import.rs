@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{Usage, assigned, print, read_args::FileArgs};
 use crate::{
     Error,
-    data::{Calendar, Catalogue, Opened, Parts, Series, Step},
+    data::{Calendar, Opened, Parts, Series, Step},
     forecaster::{Params, Pipeline, Plan, Registry},
     models::neural::reference::{Inferred, Reference, Sources, StateDict, read_npy},
     windows::{Part, Scaler, Split, WindowShape, Windows},
@@ -228,9 +228,12 @@ impl Learnt {
         let opened = match (&args.dataset, &args.file) {
             (Some(name), _) => {
                 args.of_file.not_for(name)?;
-                Catalogue::new(args.data.as_deref())?.open(name)?
+                super::catalogue(args.data.as_deref())?.open(name)?
             }
             (None, Some(file)) => args.of_file.open(file)?,
+            (None, None) if args.of_file.is_given() => {
+                return Err(Usage("--split and the options of reading are for --file".into()).into());
+            }
             (None, None) => return Ok(None),
         };
         let Opened { series, parts, .. } = opened;

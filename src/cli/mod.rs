@@ -35,14 +35,14 @@ mod verify;
 #[cfg(target_os = "linux")]
 mod watch;
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, path::Path, process::ExitCode};
 
-use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use clap_complete::Shell;
 
 use crate::{
     Error,
+    data::Catalogue,
     forecaster::{Params, Registry},
 };
 
@@ -153,11 +153,6 @@ pub fn main(models: Registry) -> ExitCode {
         }
     };
     result.unwrap_or_else(|error| {
-        // A reader that has gone away (`longcast models | head`) is no failure.
-        let broken_pipe = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
-        if error.downcast_ref::<std::io::Error>().is_some_and(broken_pipe) {
-            return ExitCode::SUCCESS;
-        }
         say!("longcast: {}", words(&error));
         exit_code(&error)
     })
@@ -187,6 +182,7 @@ fn words(error: &anyhow::Error) -> String {
     error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.is_empty() {
         true => cause,
         false if text.ends_with(&cause) => text,
+        false if cause.starts_with(&format!("{text}: ")) => cause,
         false => format!("{text}: {cause}"),
     })
 }
@@ -206,12 +202,24 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 fn assigned(assignments: &[String]) -> anyhow::Result<Params> {
     let mut params = Params::default();
     for assignment in assignments {
-        params.set(assignment).with_context(|| format!("--set {assignment}"))?;
+        params.set(assignment).map_err(|error| Usage(format!("--set {assignment}: {error}")))?;
     }
     Ok(params)
 }
 
-/// Prints a result to stdout.
+/// Prints a result to stdout. A reader that has gone away (`longcast models | head`) is no failure, and changes nothing
+/// of what is done.
 fn print(text: &str) -> std::io::Result<()> {
-    std::io::stdout().write_all(text.as_bytes())
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}
+
+/// The data sets there are, looked for in the folder of `--data` first.
+fn catalogue(data: Option<&Path>) -> anyhow::Result<Catalogue> {
+    match data.filter(|folder| !folder.is_dir()) {
+        Some(folder) => Err(Usage(format!("--data {}: there is no such folder", folder.display())).into()),
+        None => Ok(Catalogue::new(data)?),
+    }
 }

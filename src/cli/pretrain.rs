@@ -8,7 +8,6 @@ use clap::Args;
 use super::{Usage, print, progress};
 use crate::{
     benchmark::{BenchObserver, Event, Prepared, PretrainPlan, Pretrained, Protocol, Task, pretrain, unfinished_of},
-    data::Catalogue,
     forecaster::{Device, Params, Registry},
 };
 
@@ -81,7 +80,7 @@ pub fn run(args: &PretrainArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         checkpoint_after: Duration::from_secs(args.checkpoint_after),
     };
     progress::listen_for_interrupts()?;
-    let catalogue = Catalogue::new(args.data.as_deref())?;
+    let catalogue = super::catalogue(args.data.as_deref())?;
     let open = |name: &String| {
         let name = &catalogue.dataset(name)?.name;
         Prepared::open(&catalogue, name, &Protocol::default()).with_context(|| name.clone())

@@ -57,6 +57,8 @@ pub struct Progress {
     started: Instant,
     shown: Instant,
     /// Its last epoch.
+    /// Units of the fit that were done before its first one here.
+    first: Option<usize>,
     epoch: Option<EpochReport>,
 }
 
@@ -70,17 +72,20 @@ impl Progress {
         bar.set_style(style.expect("the template is well-formed").progress_chars("━━┄"));
         bar.enable_steady_tick(Duration::from_millis(200));
         let now = Instant::now();
-        Self { bar, started: now, shown: now, epoch: None }
+        Self { bar, started: now, shown: now, first: None, epoch: None }
     }
 
     fn fitting(&mut self, task: &Task, fit: &FitProgress) {
+        self.first.get_or_insert(fit.done.saturating_sub(1));
         if self.shown.elapsed() < PAUSE && fit.done < fit.total {
             return;
         }
         self.shown = Instant::now();
         let mut text = format!("{task} · {} {}/{}", fit.unit, fit.done, fit.total);
         if let Some(loss) = fit.loss {
-            let rate = fit.done as f64 / self.started.elapsed().as_secs_f64();
+            // What an earlier run did took none of this time.
+            let first = self.first.unwrap_or(0).min(fit.done);
+            let rate = (fit.done - first) as f64 / self.started.elapsed().as_secs_f64();
             let left = Duration::from_secs_f64((fit.total - fit.done) as f64 / rate);
             text += &format!(" · loss {loss:.4} · {rate:.1} {}s/s · {} left", fit.unit, HumanDuration(left));
         }
@@ -151,7 +156,7 @@ impl BenchObserver for Progress {
         match event {
             Event::Kept => {}
             Event::Started => {
-                self.epoch = None;
+                (self.epoch, self.first) = (None, None);
                 self.started = Instant::now();
                 self.bar.set_message(task.to_string());
             }

@@ -92,7 +92,7 @@ fn list(json: bool) -> anyhow::Result<()> {
 
 fn diff(args: &DiffArgs, models: &Registry) -> anyhow::Result<()> {
     let protocols = [find(&args.one)?, find(&args.other)?];
-    let catalogue = Catalogue::new(args.data.as_deref())?;
+    let catalogue = super::catalogue(args.data.as_deref())?;
     progress::listen_for_interrupts()?;
     let mut bar = progress::Progress::new(2 * args.horizons.len());
     let scored = protocols.each_ref().map(|protocol| score(protocol, args, models, &catalogue, &mut bar));

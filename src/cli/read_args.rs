@@ -16,6 +16,8 @@ use crate::{
 pub fn shares(text: &str) -> Result<SplitRule, String> {
     let shares: Result<Vec<f64>, _> = text.split(',').map(str::parse).collect();
     let shares = shares.ok().and_then(|shares| <[f64; 3]>::try_from(shares).ok());
+    let shares =
+        shares.filter(|shares| shares.iter().all(|share| *share >= 0.0) && shares.iter().sum::<f64>() < 1.0 + 1e-9);
     shares.map(SplitRule::Ratio).ok_or_else(|| "three shares, such as 0.7,0.1,0.2".into())
 }
 
@@ -63,11 +65,15 @@ impl FileArgs {
         open_file(file, &self.read.clone().into(), split)
     }
 
+    pub fn is_given(&self) -> bool {
+        self.split.is_some() || self.read != ReadArgs::default()
+    }
+
     /// Refuses what would have no effect: a set by name is read and split as its manifest says.
     pub fn not_for(&self, name: &str) -> Result<(), Usage> {
-        match self.split.is_none() && self.read == ReadArgs::default() {
-            true => Ok(()),
-            false => Err(Usage(format!(
+        match self.is_given() {
+            false => Ok(()),
+            true => Err(Usage(format!(
                 "{name} is read and split as its manifest says: --split and the options of reading are for files"
             ))),
         }

@@ -80,7 +80,7 @@ pub fn run(args: &VerifyArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         return Err(Usage("--tolerance is a share, such as 1e-6".into()).into());
     }
     let records = chosen(args)?;
-    let catalogue = Catalogue::new(args.data.as_deref())?;
+    let catalogue = super::catalogue(args.data.as_deref())?;
     super::progress::listen_for_interrupts()?;
     let mut bar = Progress::new(records.len());
     let mut prepared: Option<Prepared> = None;

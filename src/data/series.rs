@@ -56,8 +56,9 @@ impl Series {
             let remedy =
                 if value.is_finite() { "no value may be beyond 1e150, rescale it" } else { "fill or remove it" };
             return Err(Error::NotFinite(format!(
-                "{name}: '{}' is {value:e} in row {row}: {remedy}",
-                variates[column]
+                "{name}: '{}' is {value:e} in row {}: {remedy}",
+                variates[column],
+                row + 1
             )));
         }
         let values = if values.t().is_standard_layout() {
@@ -189,6 +190,6 @@ mod tests {
     #[test]
     fn a_missing_value_is_refused_by_name_and_row() {
         let error = Series::new("s", vec![], vec!["a".into()], array![[1.0], [f64::NAN]]).unwrap_err();
-        assert_eq!(error.to_string(), "s: 'a' is NaN in row 1: fill or remove it");
+        assert_eq!(error.to_string(), "s: 'a' is NaN in row 2: fill or remove it");
     }
 }

@@ -64,6 +64,9 @@ struct Identity {
     scaler: Scaler,
 }
 
+/// Rows that a model for any horizon forecasts at most: more than there is memory or patience for.
+const MOST_ROWS: usize = 1_000_000;
+
 fn this_version() -> String {
     env!("CARGO_PKG_VERSION").to_string()
 }
@@ -335,10 +338,17 @@ impl Pipeline {
         let own = identity.context.shape.horizon;
         identity.context.shape.horizon = match horizon {
             Some(0) => return Err(Error::Shape("horizon must be at least 1".into())),
+            Some(horizon) if horizon > MOST_ROWS => {
+                return Err(Error::Shape(format!("horizon must be at most {MOST_ROWS}, not {horizon}")));
+            }
             horizon => horizon.unwrap_or(own),
         };
         let mut forecaster = models.build(&identity.model, &identity.params, &identity.context)?;
-        forecaster.load(dir)?;
+        let other = |error| match identity.context.shape.horizon {
+            horizon if horizon == own => error,
+            _ => Error::file(dir, format!("{} forecasts {own} rows, and no other number: {error}", identity.model)),
+        };
+        forecaster.load(dir).map_err(other)?;
         let WindowShape { horizon, variates, .. } = identity.context.shape;
         // A file that the seal does not cover is none of this model.
         let calibrated = horizon == own && files.iter().any(|file| file == Intervals::FILE);

@@ -124,7 +124,9 @@ fn what_cannot_be_done_is_said() {
     forecast(&["--horizon", "6", "--target", "passenger"]).code(2).stderr(contains("did you mean 'passengers'?"));
     forecast(&["--horizon", "6", "--level", "101"]).code(2).stderr(contains("between 0 and 100"));
     forecast(&["--horizon", "6", "--model", "rigde"]).code(2).stderr(contains("did you mean 'ridge'?"));
-    forecast(&["--horizon", "0"]).code(2);
+    forecast(&["--horizon", "0"]).code(2).stderr(contains("must be at least 1"));
+    forecast(&["--horizon", "6", "--model", "ridge", "--set", "level"]).code(2);
+    forecast(&["--horizon", "6", "--columns", "passengers", "--level", "80"]).success();
     forecast(&["--horizon", "6", "--output", "no-such-folder/a.csv"])
         .code(2)
         .stderr(contains("no folder no-such-folder"));
@@ -306,4 +308,39 @@ fn large_levels_keep_their_digits_and_seconds_do_not_look_back_for_days() {
     let run = longcast(&["forecast", file.to_str().unwrap(), "--horizon", "2", "--json"]).success();
     let json: serde_json::Value = serde_json::from_slice(&run.get_output().stdout).unwrap();
     assert!(json["candidates"].as_array().unwrap().iter().all(|tried| tried["lookback"].as_u64().unwrap() <= 1024));
+}
+
+#[test]
+fn a_column_that_is_called_like_a_bound_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("clash.csv");
+    let rows: String = (0..60).map(|row| format!("{},{}\n", row % 7, row)).collect();
+    fs::write(&file, format!("a,a_lower_80\n{rows}")).unwrap();
+    let forecast = |rest: &[&str]| {
+        longcast(&[&["forecast", file.to_str().unwrap(), "--horizon", "3", "--model", "repeat"], rest].concat())
+    };
+    forecast(&[]).code(2).stderr(contains("'a_lower_80' is a column"));
+    forecast(&["--level", "90"]).success();
+}
+
+#[test]
+fn a_reader_that_goes_away_changes_no_exit_code() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("bad.csv");
+    fs::write(&file, "a,b\n1,x\n2,y\n").unwrap();
+    let mut check = std::process::Command::new(assert_cmd::cargo::cargo_bin!("longcast"));
+    check.args(["data", "check"]).arg(&file).stdout(std::process::Stdio::piped());
+    let mut check = check.spawn().unwrap();
+    drop(check.stdout.take());
+    assert_eq!(check.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_model_of_one_horizon_says_so() {
+    let folder = TempDir::new().unwrap();
+    let model = folder.path().join("model").to_str().unwrap().to_string();
+    longcast(&["fit", PASSENGERS, "--horizon", "6", "--model", "ridge", "--save", &model]).success();
+    longcast(&["predict", &model, PASSENGERS, "--horizon", "3"])
+        .code(1)
+        .stderr(contains("forecasts 6 rows, and no other number"));
 }

@@ -71,8 +71,8 @@ struct Origin {
 }
 
 pub fn run(args: &BacktestArgs, models: &Registry) -> anyhow::Result<ExitCode> {
-    if args.origins == 0 || args.refit == 0 || args.every == Some(0) {
-        return Err(Usage("--origins, --every and --refit must be at least 1".into()).into());
+    if [args.horizon, args.origins, args.refit].contains(&0) || [args.every, args.train_rows].contains(&Some(0)) {
+        return Err(Usage("--horizon, --origins, --every, --refit and --train-rows must be at least 1".into()).into());
     }
     check_file("--output", args.output.as_deref(), &["csv", "json"])?;
     let source = Source::read(&args.source)?;

@@ -49,10 +49,13 @@ const TRAINED: [Candidate; 4] =
 /// chooses, and at least so many rows that twenty windows do, where there are that many.
 pub fn split(rows: usize, horizon: usize) -> anyhow::Result<Split> {
     const WINDOWS: usize = 20;
+    if horizon == 0 {
+        return Err(Usage("--horizon must be at least 1".into()).into());
+    }
     let valid = (rows / 5).max(horizon.saturating_add(WINDOWS - 1)).min(rows / 2);
     let train = rows - valid;
-    if horizon == 0 || valid < horizon || train <= horizon {
-        let most = (rows / 2).saturating_sub(1);
+    if valid < horizon || train <= horizon {
+        let most = rows.saturating_sub(1) / 2;
         let message =
             format!("{rows} rows are too few to forecast {horizon}: half of them must hold a horizon; at most {most}");
         return Err(Usage(message).into());
@@ -218,12 +221,11 @@ impl Choice {
         scored.sort_by(|one, other| one.0.total_cmp(&other.0));
         let (best, _) = scored.first()?;
         let than = |(other, tried): &(f64, &Tried)| {
-            format!(
-                "{:.1} % below {} (lookback {})",
-                100.0 * (1.0 - best / other),
-                tried.plan.model,
-                tried.plan.lookback
-            )
+            let below = match *other > 0.0 {
+                true => format!("{:.1} % below", 100.0 * (1.0 - best / other)),
+                false => "the same as".into(),
+            };
+            format!("{below} {} (lookback {})", tried.plan.model, tried.plan.lookback)
         };
         let count = scored.len();
         let next = scored.get(1).map(than).unwrap_or_default();

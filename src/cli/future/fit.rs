@@ -13,7 +13,7 @@ use super::{
     source::{Source, SourceArgs},
 };
 use crate::{
-    cli::{print, progress},
+    cli::{forecasts::check_names, print, progress},
     forecaster::Registry,
 };
 
@@ -40,6 +40,7 @@ pub struct FitArgs {
 pub fn run(args: &FitArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     check_folder("--save", &args.save)?;
     let source = Source::read(&args.source)?;
+    check_names(source.series.variates(), &args.model.level)?;
     progress::listen_for_interrupts()?;
     let mut work = progress::Work::new();
     let choice = fitted(&args.model, &source, args.horizon, &[], models, &mut work);

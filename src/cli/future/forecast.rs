@@ -14,7 +14,7 @@ use super::{
 use crate::{
     cli::{
         Usage,
-        forecasts::{legible, outlook, table},
+        forecasts::{check_names, legible, outlook, table},
         progress,
     },
     forecaster::Registry,
@@ -51,6 +51,7 @@ pub fn run(args: &ForecastArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     args.output.check()?;
     let source = Source::read(&args.source)?;
     known(&args.target, &source)?;
+    check_names(source.series.variates(), &args.model.level)?;
     progress::listen_for_interrupts()?;
     let mut work = progress::Work::new();
     let choice = fitted(&args.model, &source, args.horizon, &args.target, models, &mut work);

@@ -120,10 +120,6 @@ impl OutputArgs {
             (Some("json"), _) | (None, true) => (serde_json::to_string_pretty(&object())? + "\n").into_bytes(),
             _ => table.csv()?,
         };
-        match &self.output {
-            Some(file) => write_whole(file, &bytes)?,
-            None => print(&String::from_utf8_lossy(&bytes))?,
-        }
         if let Some(file) = &self.plot {
             let picture = match ending_of(file).as_deref() {
                 Some("html") => outlook().page(facts)?.into_bytes(),
@@ -131,6 +127,10 @@ impl OutputArgs {
                 _ => outlook().svg()?.into_bytes(),
             };
             write_whole(file, &picture)?;
+        }
+        match &self.output {
+            Some(file) => write_whole(file, &bytes)?,
+            None => print(&String::from_utf8_lossy(&bytes))?,
         }
         Ok(())
     }

@@ -10,7 +10,10 @@ use super::{
     source::{Source, SourceArgs},
 };
 use crate::{
-    cli::forecasts::{legible, outlook, table},
+    cli::{
+        Usage,
+        forecasts::{legible, outlook, table},
+    },
     forecaster::{Pipeline, Registry},
 };
 
@@ -31,6 +34,9 @@ pub struct PredictArgs {
 }
 
 pub fn run(args: &PredictArgs, models: &Registry) -> anyhow::Result<ExitCode> {
+    if args.horizon == Some(0) {
+        return Err(Usage("--horizon must be at least 1".into()).into());
+    }
     args.output.check()?;
     let pipeline = match args.horizon {
         Some(horizon) => Pipeline::load_with_horizon(&args.dir, models, horizon)?,
