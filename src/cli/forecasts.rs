@@ -4,8 +4,9 @@ use crate::{
     cli::Usage,
     data::{
         Series,
-        loader::{NumberTable, rounded, written},
+        loader::{NumberTable, written},
     },
+    evaluator::rounded,
     forecaster::{Forecast, Pipeline},
     report::{Outlook, Panel},
 };

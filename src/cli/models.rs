@@ -6,7 +6,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::print;
-use crate::forecaster::{Params, Registry};
+use crate::{
+    forecaster::{Params, Registry},
+    models::neural::Training,
+};
 
 #[derive(Debug, Args)]
 pub struct ModelsArgs {
@@ -24,7 +27,11 @@ pub fn run(args: &ModelsArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     };
     let mut entries = Vec::new();
     for name in names {
-        entries.push((name, models.about(name)?, models.resolve(name, &Params::default())?));
+        let mut params = models.resolve(name, &Params::default())?;
+        if serde_json::to_value(&params)?.get("training").is_some() {
+            Training::LEFT_OUT.iter().try_for_each(|setting| params.set(&format!("training.{setting}")))?;
+        }
+        entries.push((name, models.about(name)?, params));
     }
     if args.json {
         let list: Vec<_> = entries

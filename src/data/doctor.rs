@@ -9,9 +9,8 @@ use chrono::{Datelike, NaiveDateTime};
 use serde::Serialize;
 
 use super::{
-    Step,
+    Series, Step,
     loader::{self, Duplicates, Fill, ReadOptions, Table, TimeColumn},
-    series::LARGEST,
 };
 use crate::{Error, Result};
 
@@ -287,7 +286,7 @@ fn completeness(diagnosis: &mut Diagnosis, table: &Table, fill: Fill) {
         } else if missing > 0 && values[0].is_nan() {
             leading.push(format!("'{name}'"));
         }
-        if let Some(row) = values.iter().position(|value| value.abs() > LARGEST) {
+        if let Some(row) = values.iter().position(|value| value.abs() > Series::LARGEST) {
             infinite.push(format!("'{name}' on {}", table.place(row)));
         }
     }
@@ -306,7 +305,7 @@ fn completeness(diagnosis: &mut Diagnosis, table: &Table, fill: Fill) {
         diagnosis.found(severity, "missing", text, Some("--fill linear, or cut these rows"));
     }
     if !infinite.is_empty() {
-        let text = format!("infinite values, or beyond {LARGEST:e}: {}", list(&infinite));
+        let text = format!("infinite values, or beyond {:e}: {}", Series::LARGEST, list(&infinite));
         diagnosis.found(
             Severity::Error,
             "infinite",

@@ -9,13 +9,10 @@ use rayon::prelude::*;
 use super::calendar::Calendar;
 use crate::{Error, Result};
 
-/// The largest size of a value: the squares of larger ones, added up, are no numbers.
-pub const LARGEST: f64 = 1e150;
-
 /// A series of `variates` observed together, one row a time step.
 ///
 /// A `Series` is complete by construction: no value is missing, NaN or infinite. What a file
-/// lacks is refused or filled, by name, when it is read. None is larger than [`LARGEST`] either.
+/// lacks is refused or filled, by name, when it is read. None is larger than [`LARGEST`](Self::LARGEST) either.
 #[derive(Clone, Debug)]
 pub struct Series {
     name: String,
@@ -26,13 +23,16 @@ pub struct Series {
 }
 
 impl Series {
+    /// The largest size of a value: the squares of larger ones, added up, are no numbers.
+    pub const LARGEST: f64 = 1e150;
+
     /// A series from its parts; `values` is `[time, variates]`.
     ///
     /// `timestamps` may be empty, for data that carries none. Values are kept one variate after
     /// the other in memory, so that a window of one variate is a contiguous slice.
     ///
     /// # Errors
-    /// If the lengths do not agree, or a value is NaN, infinite or larger than [`LARGEST`].
+    /// If the lengths do not agree, or a value is NaN, infinite or larger than [`LARGEST`](Self::LARGEST).
     pub fn new(
         name: impl Into<String>,
         timestamps: Vec<NaiveDateTime>,
@@ -50,7 +50,7 @@ impl Series {
         // In memory order first: in row order each value of a column-major table is on another page.
         let in_memory = values.as_slice_memory_order();
         // NaN is not below anything.
-        let fits = |value: &f64| value.abs() <= LARGEST;
+        let fits = |value: &f64| value.abs() <= Self::LARGEST;
         let complete = in_memory.is_some_and(|values| values.par_iter().with_min_len(1 << 16).all(fits));
         if !complete && let Some(((row, column), value)) = values.indexed_iter().find(|(_, value)| !fits(value)) {
             let remedy =

@@ -3,12 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Scoring, Yardstick};
-use crate::{
-    Result,
-    data::{Series, loader::rounded},
-    forecaster::Forecaster,
-    windows::Windows,
-};
+use crate::{Result, data::Series, forecaster::Forecaster, windows::Windows};
 
 /// The most values before the forecast that are kept.
 const MOST_PAST: usize = 96;
@@ -81,9 +76,30 @@ fn legible(value: f64, deviation: f64) -> f64 {
     }
 }
 
+/// `value` to the last decimal, or power of ten, that is not below the `digits`-th digit of `scale`.
+pub fn rounded(value: f64, scale: f64, digits: i32) -> f64 {
+    if !(scale.is_normal() && value.is_finite()) {
+        return value;
+    }
+    let decimals = digits - 1 - scale.abs().log10().floor() as i32;
+    match usize::try_from(decimals) {
+        Ok(decimals) => format!("{value:.decimals$}").parse().unwrap_or(value),
+        Err(_) => (value / 10f64.powi(-decimals)).round() * 10f64.powi(-decimals),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::legible;
+    use super::{legible, rounded};
+
+    #[test]
+    fn a_number_is_rounded_by_how_far_its_kind_varies() {
+        assert_eq!(rounded(123_456_296.666_123, 0.9, 6), 123_456_296.666_123);
+        assert_eq!(rounded(123_456_296.666_123, 17.0, 4), 123_456_296.67);
+        assert_eq!(rounded(123_456.7, 25_000.0, 2), 123_000.0);
+        assert_eq!([rounded(1.0 / 3.0, 1.0, 6), rounded(1e-9, 1.0, 6), rounded(0.1, 0.0, 6)], [0.33333, 0.0, 0.1]);
+        assert_eq!(rounded(1e-310, 1e-300, 3), 0.0);
+    }
 
     #[test]
     fn five_digits_are_kept() {

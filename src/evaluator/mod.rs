@@ -13,7 +13,7 @@ use std::ops::{ControlFlow, Range};
 use ndarray::{Array3, Axis};
 use rayon::prelude::*;
 
-pub use example::{Example, examples};
+pub use example::{Example, examples, rounded};
 pub use intervals::{IntervalScores, LevelScores};
 pub use metrics::{Curve, RawScores, Scores, VariateScores};
 pub use selection::{Chosen, Tried, Verdict, choose};

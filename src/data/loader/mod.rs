@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use collection::{Collection, read_collection};
 pub use dates::FORMATS as DATE_FORMATS;
-pub use write::{NumberTable, rounded, written};
+pub use write::{NumberTable, written};
 
 use self::content::{Content, Format};
 use super::Series;

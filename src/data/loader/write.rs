@@ -23,18 +23,6 @@ pub fn written(time: &NaiveDateTime, all: &[NaiveDateTime]) -> String {
     time.format(format).to_string()
 }
 
-/// `value` to the last decimal, or power of ten, that is not below the `digits`-th digit of `scale`.
-pub fn rounded(value: f64, scale: f64, digits: i32) -> f64 {
-    if !(scale.is_normal() && value.is_finite()) {
-        return value;
-    }
-    let decimals = digits - 1 - scale.abs().log10().floor() as i32;
-    match usize::try_from(decimals) {
-        Ok(decimals) => format!("{value:.decimals$}").parse().unwrap_or(value),
-        Err(_) => (value / 10f64.powi(-decimals)).round() * 10f64.powi(-decimals),
-    }
-}
-
 impl NumberTable {
     fn rows(&self) -> usize {
         self.columns.first().map_or(self.time.1.len(), |(_, values)| values.len())
@@ -107,15 +95,6 @@ mod tests {
         let undated = NumberTable { time: Default::default(), ..table(0) };
         assert!(String::from_utf8(undated.csv()?).unwrap().starts_with("\"a, b\",c\n1.5,"));
         Ok(())
-    }
-
-    #[test]
-    fn a_number_is_rounded_by_how_far_its_kind_varies() {
-        assert_eq!(rounded(123_456_296.666_123, 0.9, 6), 123_456_296.666_123);
-        assert_eq!(rounded(123_456_296.666_123, 17.0, 4), 123_456_296.67);
-        assert_eq!(rounded(123_456.7, 25_000.0, 2), 123_000.0);
-        assert_eq!([rounded(1.0 / 3.0, 1.0, 6), rounded(1e-9, 1.0, 6), rounded(0.1, 0.0, 6)], [0.33333, 0.0, 0.1]);
-        assert_eq!(rounded(1e-310, 1e-300, 3), 0.0);
     }
 
     #[test]

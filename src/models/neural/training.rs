@@ -73,6 +73,9 @@ impl Default for Training {
 }
 
 impl Training {
+    /// What is not written where it is as by default, as it would be.
+    pub const LEFT_OUT: [&str; 4] = ["only=[]", "epoch_windows=0", "valid_windows=0", "balanced=false"];
+
     /// The most parts a batch is cut into where its size decides: each has gradients of its own for all
     /// weights, to be kept and added up.
     pub(super) const MOST_SHARDS: usize = 4;
@@ -224,6 +227,14 @@ mod tests {
         assert!(check("schedule = { cosine-annealing = { epochs = 0 } }").contains("epochs must be at least 1"));
         assert!(check("schedule = { decay = { factor = -5.0, after = 0 } }").contains("factor must be above 0"));
         assert!(check("epochs = 9000000000000000000").contains("at most 1000000"));
+    }
+
+    #[test]
+    fn what_is_left_out_is_as_by_default() {
+        let written = toml::to_string(&Training::default()).unwrap();
+        assert!(Training::LEFT_OUT.iter().all(|setting| !written.contains(setting.split('=').next().unwrap())));
+        let whole = Training::LEFT_OUT.join("\n") + "\n" + &written;
+        assert_eq!(toml::from_str::<Training>(&whole).unwrap(), Training::default());
     }
 
     #[test]
