@@ -12,7 +12,7 @@ use std::{
 use clap::{Args, Parser};
 
 use super::{Usage, bench::check_names, print};
-use crate::{benchmark::Suite, forecaster::Registry};
+use crate::{benchmark::Suite, data::Catalogue, forecaster::Registry};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -69,7 +69,8 @@ pub struct SubmitArgs {
 pub fn run(args: &SubmitArgs, models: &Registry) -> anyhow::Result<ExitCode> {
     let suite = Suite::read(&args.suite)?;
     // What is found now is not found by a job that has waited for hours.
-    check_names(&suite, models, &crate::cli::catalogue(args.data.as_deref())?)?;
+    // The folder of the data may be one of the machine that it is sent to.
+    check_names(&suite, models, &Catalogue::new(args.data.as_deref())?)?;
     if !suite.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
         let message = format!("{:?} names jobs: call the suite by letters, digits, '-', '_' and '.'", suite.name);
         return Err(Usage(message).into());
