@@ -58,7 +58,7 @@ impl Failure {
     /// Copies the failures of the results folder `from` into `dir`, but for those that `has_record` knows a record of
     /// by the name without its hash, and those that are there.
     pub(super) fn copy_all(from: &Path, dir: &Path, has_record: impl Fn(&str) -> bool) -> Result<()> {
-        for path in files(&from.join(FOLDER))? {
+        for path in files(from)? {
             let name = name_of(&path);
             if !has_record(record::without_hash(&name)) && !dir.join(FOLDER).join(&name).exists() {
                 let content = fs::read(&path).map_err(Error::io("read", &path))?;
@@ -73,7 +73,7 @@ impl Failure {
     /// # Errors
     /// If the folder cannot be read.
     pub fn read_all(dir: &Path) -> Result<(Vec<Self>, Vec<Error>)> {
-        let (failures, errors) = read_each(files(&dir.join(FOLDER))?, Self::read);
+        let (failures, errors) = read_each(files(dir)?, Self::read);
         Ok((failures.into_iter().map(|(_, failure)| failure).collect(), errors))
     }
 
@@ -86,8 +86,7 @@ impl Failure {
     pub(super) fn forget(dir: &Path, name: &str) -> Result<()> {
         let task = record::without_hash(name);
         let same = |path: &PathBuf| record::without_hash(&name_of(path)) == task;
-        let folder = dir.join(FOLDER);
-        for path in files(&folder)?.into_iter().filter(same) {
+        for path in files(dir)?.into_iter().filter(same) {
             // Another process may have forgotten it.
             match fs::remove_file(&path) {
                 Err(error) if path.exists() => return Err(Error::io("remove", &path)(error)),
@@ -95,13 +94,15 @@ impl Failure {
             }
         }
         // Only an empty folder goes.
-        let _ = fs::remove_dir(&folder);
+        let _ = fs::remove_dir(dir.join(FOLDER));
         Ok(())
     }
 }
 
-fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    match records_in(folder) {
+/// The files of the failures in the results folder `dir`.
+pub(super) fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let folder = dir.join(FOLDER);
+    match records_in(&folder) {
         // It goes when it is empty, and may have gone just now.
         Err(_) if !folder.is_dir() => Ok(vec![]),
         files => files,

@@ -106,8 +106,8 @@ impl Default for Run {
 /// end a lock file says which data and versions the records are of; with `locked` tasks run only on those.
 ///
 /// # Errors
-/// If the folder cannot be written, which is found before any work or with the first record, or `locked` and there is no lock file, or
-/// one of another version.
+/// If the folder cannot be written, which is found before any work or with the first record, or `locked` and there
+/// is no lock file, or one of another version.
 pub fn run(
     suite: &Suite,
     models: &Registry,

@@ -213,5 +213,5 @@ fn digest(dir: &Path) -> Result<String> {
         hash.update(path.file_name().unwrap_or_default().as_encoded_bytes());
         hash.update(fs::read(&path).map_err(Error::io("read", &path))?);
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:x}", hash.finalize()))
 }

@@ -9,7 +9,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Protocol, Record, file_safe};
-use crate::{Error, Result, error::explain_toml, forecaster::Params};
+use crate::{
+    Error, Result,
+    error::explain_toml,
+    forecaster::{Intervals, Params},
+};
 
 /// What a suite file says.
 #[derive(Clone, Debug, Deserialize)]
@@ -279,11 +283,7 @@ impl Suite {
 fn check(tasks: &[Task]) -> Result<()> {
     let mut cells: BTreeMap<_, &Task> = BTreeMap::new();
     for task in tasks {
-        if let Some(level) = task.levels.iter().find(|level| !(**level > 0.0 && **level < 100.0)) {
-            return Err(Error::other(format!(
-                "a level lies between 0 and 100 percent, such as 80, and is not {level}"
-            )));
-        }
+        Intervals::ordered(&task.levels)?;
         if let Learning::FewShot(percent) = task.learning
             && !(percent > 0.0 && percent <= 100.0)
         {

@@ -10,8 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    Record,
-    failure::FOLDER,
+    Record, failure,
     record::{DataRecord, entries, is_record},
 };
 use crate::{Error, Result};
@@ -134,27 +133,25 @@ pub fn record_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// If a folder cannot be read.
 pub fn results_folders(dir: &Path) -> Result<BTreeSet<PathBuf>> {
-    let mut files = Vec::new();
-    below(dir, &mut files)?;
-    let mut folders: BTreeSet<PathBuf> = files.iter().filter_map(|file| file.parent()).map(Path::to_path_buf).collect();
-    let mut open = vec![dir.to_path_buf()];
+    let (mut folders, mut open) = (BTreeSet::new(), vec![dir.to_path_buf()]);
     while let Some(dir) = open.pop() {
-        let failed = dir.join(FOLDER);
-        if failed.is_dir() && entries(&failed)?.iter().any(|file| is_record(file)) {
-            folders.insert(dir.clone());
+        let here = entries(&dir)?;
+        if here.iter().any(|path| is_record(path) && !path.is_dir()) || !failure::files(&dir)?.is_empty() {
+            folders.insert(dir);
         }
-        let here = entries(&dir)?.into_iter();
-        open.extend(
-            here.filter(|path| path.is_dir() && !super::BESIDE_RECORDS.iter().any(|name| path.ends_with(name))),
-        );
+        open.extend(here.into_iter().filter(|path| path.is_dir() && !is_beside(path)));
     }
     Ok(folders)
+}
+
+fn is_beside(folder: &Path) -> bool {
+    super::BESIDE_RECORDS.iter().any(|name| folder.ends_with(name))
 }
 
 fn below(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for path in entries(dir)? {
         if path.is_dir() {
-            if !super::BESIDE_RECORDS.iter().any(|name| path.ends_with(name)) {
+            if !is_beside(&path) {
                 below(&path, files)?;
             }
         } else if is_record(&path) {

@@ -232,7 +232,7 @@ pub fn sha256(path: &Path) -> Result<String> {
 }
 
 pub(super) fn hex(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", hasher.finalize())
 }
 
 #[cfg(test)]

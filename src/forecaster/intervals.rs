@@ -40,22 +40,24 @@ pub struct Intervals {
     enough: Vec<bool>,
 }
 
-/// `levels` in percent, in ascending order and each once.
-///
-/// # Errors
-/// If one is not between 0 and 100.
-pub(super) fn ordered(levels: &[f64]) -> Result<Vec<f64>> {
-    if let Some(level) = levels.iter().find(|level| !(**level > 0.0 && **level < 100.0)) {
-        return Err(Error::Shape(format!("a level lies between 0 and 100 percent, such as 80, and is not {level}")));
-    }
-    let mut levels = levels.to_vec();
-    levels.sort_by(f64::total_cmp);
-    levels.dedup();
-    Ok(levels)
-}
-
 impl Intervals {
     pub(super) const FILE: &str = "intervals.safetensors";
+
+    /// `levels` in percent, in ascending order and each once.
+    ///
+    /// # Errors
+    /// If one is not between 0 and 100.
+    pub fn ordered(levels: &[f64]) -> Result<Vec<f64>> {
+        if let Some(level) = levels.iter().find(|level| !(**level > 0.0 && **level < 100.0)) {
+            return Err(Error::Shape(format!(
+                "a level lies between 0 and 100 percent, such as 80, and is not {level}"
+            )));
+        }
+        let mut levels = levels.to_vec();
+        levels.sort_by(f64::total_cmp);
+        levels.dedup();
+        Ok(levels)
+    }
 
     /// Calibrates intervals of `levels` (percent) for `forecaster` on windows it has not learnt from: on all of
     /// them, or on a thousand as far apart as can be.
@@ -63,7 +65,7 @@ impl Intervals {
     /// # Errors
     /// If a level is none, or the forecaster fails.
     pub fn calibrate(forecaster: &dyn Forecaster, windows: &Windows<'_>, levels: &[f64]) -> Result<Self> {
-        let levels = ordered(levels)?;
+        let levels = Self::ordered(levels)?;
         let shape = windows.shape();
         let (horizon, variates) = (shape.horizon, shape.variates);
         let most = (SCORES / (horizon * variates)).clamp(FEWEST, WINDOWS);

@@ -6,10 +6,7 @@ use chrono::NaiveDateTime;
 use ndarray::{Array2, ArrayView2, Axis, s};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    BuildContext, Device, FitObserver, Forecaster, Intervals, Params, Registry, folder,
-    intervals::{around, ordered},
-};
+use super::{BuildContext, Device, FitObserver, Forecaster, Intervals, Params, Registry, folder, intervals::around};
 use crate::{
     Error, Result,
     data::{Calendar, Series, Step},
@@ -116,7 +113,7 @@ impl Pipeline {
         observer: &mut dyn FitObserver,
     ) -> Result<Self> {
         // Before hours of fitting.
-        ordered(&plan.levels)?;
+        Intervals::ordered(&plan.levels)?;
         let step = Step::detect(series.timestamps());
         let calendar = match series.timestamps().is_empty() {
             true => Calendar::None,
@@ -276,11 +273,11 @@ impl Pipeline {
     pub(crate) fn check_step(&self, times: &[NaiveDateTime]) -> Result<()> {
         let Some(step) = self.identity.step.filter(|_| times.len() > 1) else { return Ok(()) };
         let Some(found) = Step::detect(times) else { return Ok(()) };
-        let off = |step: Step, pair: &[NaiveDateTime]| {
-            step.after(pair[0], 1).map(|next| ((pair[1] - next).abs() * 4, next - pair[0]))
-        };
         // To a quarter of a step: clocks are not always on time.
-        let alike = times.windows(2).any(|pair| off(step, pair).is_some_and(|(off, step)| off <= step));
+        let as_far = |pair: &[NaiveDateTime]| {
+            step.after(pair[0], 1).is_some_and(|next| (pair[1] - next).abs() * 4 <= next - pair[0])
+        };
+        let alike = times.windows(2).any(as_far);
         let regular = times.windows(2).filter(|pair| found.after(pair[0], 1) == Some(pair[1])).count();
         match alike || 2 * regular < times.len() {
             true => Ok(()),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::forecaster::Device;
+use crate::forecaster::{Device, Intervals};
 
 /// Which model forecasts, and how it is made.
 #[derive(Clone, Debug, Args)]
@@ -45,6 +45,6 @@ pub struct ModelArgs {
 }
 
 fn level(text: &str) -> Result<f64, String> {
-    let level = text.parse().ok().filter(|level| *level > 0.0 && *level < 100.0);
-    level.ok_or_else(|| "a share of all cases in percent, between 0 and 100".into())
+    let level = text.parse().map_err(|error| format!("{error}"))?;
+    Intervals::ordered(&[level]).map(|_| level).map_err(|error| error.to_string())
 }

@@ -103,8 +103,8 @@ fn unix(cell: &str) -> Option<NaiveDateTime> {
     .map(|moment| moment.naive_utc())
 }
 
-/// Whether the numbers of a column are dates that ascend, if the column is the time.
-pub(super) fn could_be_dates(values: &[f64]) -> bool {
+/// Whether the numbers of a column would be dates that ascend, if its name said that it is the time.
+pub fn could_be_dates(values: &[f64]) -> bool {
     let cells: Vec<String> = values.iter().map(ToString::to_string).collect();
     let cells: Vec<&str> = cells.iter().map(String::as_str).collect();
     parse(&cells).is_ok_and(|dates| dates.windows(2).all(|pair| pair[0] < pair[1]))

@@ -24,7 +24,8 @@ use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
 pub use collection::{Collection, read_collection};
-pub use dates::FORMATS as DATE_FORMATS;
+pub use dates::{FORMATS as DATE_FORMATS, could_be_dates};
+pub use remedy::in_order;
 pub use write::{NumberTable, written};
 
 use self::content::{Content, Format};
@@ -232,17 +233,6 @@ pub fn read_table(path: &Path, options: &ReadOptions) -> Result<Table> {
         Format::Csv => lines::table(path, &content, options, 1).map_err(|mut faults| faults.swap_remove(0)),
         Format::Parquet => columnar::parquet_table(path, content, options),
     }
-}
-
-/// Whether the numbers of a column would be dates that ascend, if its name said that it is the time.
-pub fn could_be_dates(values: &[f64]) -> bool {
-    dates::could_be_dates(values)
-}
-
-/// `table` with its rows in order and joined, as [`read`] does it before anything is filled; as it is where `options`
-/// do not allow that.
-pub fn in_order(table: Table, options: &ReadOptions) -> Table {
-    remedy::in_order(table, options)
 }
 
 /// Reads CSV that is in memory, as [`read_table`] reads a file; messages call it `name`.

@@ -21,8 +21,9 @@ pub(super) fn complete(mut table: Table, name: &str, options: &ReadOptions) -> R
     Series::new(name, table.timestamps, table.variates, table.values)
 }
 
-/// The rows in order and joined as [`complete`] does it, as far as `options` allow it.
-pub(super) fn in_order(mut table: Table, options: &ReadOptions) -> Table {
+/// `table` with its rows in order and joined, as [`read`](super::read) does it before anything is filled; as it is where
+/// `options` do not allow that.
+pub fn in_order(mut table: Table, options: &ReadOptions) -> Table {
     // What they do not allow leaves the table as it is.
     let _ = order(&mut table, options).and_then(|()| join(&mut table, options.duplicates));
     table

@@ -5,7 +5,7 @@
 //! number of the epoch or step.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     fs::{self, File},
     path::PathBuf,
@@ -66,8 +66,7 @@ pub fn write<'a>(
     for (index, Moments { mean, square }) in moments.enumerate() {
         tensors.extend([(format!("mean.{index}"), &mean[..]), (format!("square.{index}"), square)]);
     }
-    tensors.sort_by(|one, other| one.0.cmp(&other.0));
-    let hash = sha256(&tensors);
+    let hash = sha256(tensors.iter().map(|(name, values)| (&name[..], bytemuck::cast_slice(values))));
     let views = tensors.into_iter().map(|(name, values)| {
         let view = TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values));
         (name, view.expect("a list of numbers has the length it has"))
@@ -81,14 +80,15 @@ pub fn write<'a>(
     File::open(&whole).and_then(|file| file.sync_all()).map_err(Error::io("write", &whole))
 }
 
-/// Of the numbers alone, in the order in which they lie in the file.
-fn sha256(tensors: &[(String, &[f32])]) -> String {
+/// Of the numbers alone, by their names.
+fn sha256<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
+    let tensors: BTreeMap<&str, &[u8]> = tensors.collect();
     let mut hash = Sha256::new();
     for (name, values) in tensors {
-        hash.update(name.as_bytes());
-        hash.update(bytemuck::cast_slice(values));
+        hash.update(name);
+        hash.update(values);
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", hash.finalize())
 }
 
 /// Why a checkpoint that is there is not gone on from.
@@ -126,22 +126,17 @@ impl Reached {
         }
         let counts = about.get("counts").and_then(|counts| serde_json::from_str(counts).ok()).ok_or_else(damaged)?;
         let tensors = SafeTensors::deserialize(bytes).map_err(|_| Unusable::Damaged)?;
-        let mut read: Vec<(String, Vec<f32>)> = Vec::new();
-        for (name, tensor) in tensors.iter() {
-            let (chunks, []) = tensor.data().as_chunks::<4>() else { return Err(Unusable::Damaged) };
-            read.push((name.to_string(), chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()));
-        }
-        read.sort_by(|one, other| one.0.cmp(&other.0));
-        let slices: Vec<(String, &[f32])> = read.iter().map(|(name, values)| (name.clone(), &values[..])).collect();
-        if about.get("sha256") != Some(&sha256(&slices)) {
+        if about.get("sha256") != Some(&sha256(tensors.iter().map(|(name, tensor)| (name, tensor.data())))) {
             return Err(Unusable::Damaged);
         }
-        let mut read: HashMap<String, Vec<f32>> = read.into_iter().collect();
-        let mut all = |name: &str, lens: &[usize]| -> Result<Vec<Vec<f32>>, Unusable> {
-            let values = |(index, len): (usize, &usize)| {
-                read.remove(&format!("{name}.{index}")).filter(|values| values.len() == *len).ok_or_else(damaged)
-            };
-            lens.iter().enumerate().map(values).collect()
+        let values = |name: &str, index: usize, len: usize| -> Option<Vec<f32>> {
+            let tensor = tensors.tensor(&format!("{name}.{index}")).ok()?;
+            let (chunks, []) = tensor.data().as_chunks::<4>() else { return None };
+            let values: Vec<f32> = chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            (values.len() == len).then_some(values)
+        };
+        let all = |name: &str, lens: &[usize]| -> Result<Vec<Vec<f32>>, Unusable> {
+            lens.iter().enumerate().map(|(index, len)| values(name, index, *len).ok_or_else(damaged)).collect()
         };
         let (means, squares) = (all("mean", moments)?, all("square", moments)?);
         let moments = means.into_iter().zip(squares).map(|(mean, square)| Moments { mean, square }).collect();

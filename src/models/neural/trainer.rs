@@ -44,15 +44,16 @@ pub fn train<N: Network>(
     let checkpoint = observer.checkpoint().filter(|_| !trainer.plain);
     let mut counts = Counts::default();
     let mut best: Option<Vec<Vec<f32>>> = None;
-    match checkpoint.as_ref().map(|checkpoint| trainer.read(checkpoint)).transpose() {
-        Ok(reached) => {
-            if let Some(reached) = reached.flatten() {
-                trainer.take(&reached)?;
-                observer.resumed(&reached.counts.curve);
-                (counts, best) = (reached.counts, Some(reached.best));
-            }
-        }
-        Err(why) => observer.warn(&format!("{why}: training starts anew")),
+    let reached = checkpoint.as_ref().and_then(|checkpoint| {
+        trainer.read(checkpoint).unwrap_or_else(|why| {
+            observer.warn(&format!("{why}: training starts anew"));
+            None
+        })
+    });
+    if let Some(reached) = reached {
+        trainer.take(&reached)?;
+        observer.resumed(&reached.counts.curve);
+        (counts, best) = (reached.counts, Some(reached.best));
     }
     let before: f64 = counts.curve.iter().map(|report| report.seconds).sum();
     let started = Instant::now();

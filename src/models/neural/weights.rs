@@ -248,7 +248,10 @@ impl Weights {
         let mut store = self.lock();
         let count = dims.iter().try_fold(1usize, |count, dim| count.checked_mul(*dim));
         store.left = count.and_then(|count| store.left.checked_sub(count)).ok_or_else(|| {
-            Error::Shape(format!("with weight '{name}' {dims:?} the model would be far larger than the checkpoint, or than can be trained"))
+            Error::Shape(format!(
+                "with weight '{name}' {dims:?} the model would be far larger than the checkpoint, or \
+                 than can be trained"
+            ))
         })?;
         let mut random = ChaCha8Rng::seed_from_u64(store.seed ^ hash(&name));
         let values = init.values(dims, &mut random);
