@@ -80,7 +80,7 @@ fn step<N: Network>(group: &mut BenchmarkGroup<'_, WallTime>, variates: usize, w
     let weights = Weights::new(0, Device::Cpu);
     let params = params::<N>(variates);
     let mut network = N::build(&params.network, windows.shape(), &weights).unwrap();
-    network.calibrate(windows).unwrap();
+    network.calibrate(windows, None).unwrap();
     let mut trainer = Trainer::new(&weights, &params.training, 0);
     let size = if variates < 100 { SIZES.2 } else { SIZES.2 / 2 };
     let batch: Vec<usize> = (0..size).collect();

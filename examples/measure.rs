@@ -127,7 +127,7 @@ fn measure<N: Network>(case: &Case, args: &Args, loaded: SystemTime) -> anyhow::
         What::Step => {
             let weights = Weights::new(0, candle_core::Device::Cpu);
             let mut network = N::build(&params.network, shape, &weights)?;
-            network.calibrate(&windows)?;
+            network.calibrate(&windows, None)?;
             let mut trainer = Trainer::new(&weights, &params.training, 0);
             let batch: Vec<usize> = (0..case.batch).collect();
             time(case, args, loaded, || {

@@ -238,6 +238,35 @@ pub fn run(
     Ok(outcome)
 }
 
+/// The tasks of `suite` that `dir` holds no record of, which [`run`] would run. A folder that is not there holds none.
+///
+/// Data is opened only where there is a record that may be of the task; a task whose data cannot be is among them, for
+/// `run` says why.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn missing<'a>(suite: &'a Suite, models: &Registry, catalogue: &Catalogue, dir: &Path) -> Result<Vec<&'a Task>> {
+    if !dir.is_dir() {
+        return Ok(suite.tasks.iter().collect());
+    }
+    let there: BTreeMap<String, PathBuf> =
+        record::records_in(dir)?.into_iter().map(|path| (record::name_of(&path), path)).collect();
+    let mut prepared: Option<Prepared> = None;
+    let mut is_recorded = |task: &Task| -> Result<bool> {
+        let words = record::in_words(task);
+        if !there.keys().any(|name| record::without_hash(name) == words) {
+            return Ok(false);
+        }
+        let data = match &mut prepared {
+            Some(data) if data.is_for(task) => data,
+            slot => slot.insert(Prepared::open(catalogue, &task.dataset, &task.protocol)?),
+        };
+        let name = data.file_name(&data.resolve(models, task)?)?;
+        Ok(there.get(&name).is_some_and(|path| Record::read(path).is_ok()))
+    };
+    Ok(suite.tasks.iter().filter(|task| !is_recorded(task).unwrap_or(false)).collect())
+}
+
 /// What became of a task, where nothing went wrong.
 enum Done {
     Now,
@@ -276,7 +305,7 @@ fn set_aside(dir: &Path, there: &[String], name: &str) -> Result<()> {
     let same_task = record::without_hash(name);
     for other in there.iter().filter(|other| *other != name && record::without_hash(other) == same_task) {
         let (path, aside) = (dir.join(other), dir.join(SUPERSEDED));
-        // A suite may name one task twice.
+        // Another process may have done so.
         if path.is_file() {
             fs::create_dir_all(&aside).map_err(Error::io("make the folder", &aside))?;
             fs::rename(&path, aside.join(other)).map_err(Error::io("set aside", &path))?;

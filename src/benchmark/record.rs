@@ -377,12 +377,17 @@ pub fn file_name(task: &Task, data: &DataRecord) -> Result<String> {
     let inputs = serde_json::to_vec(&(FORMAT, task, key)).map_err(|error| Error::other(error.to_string()))?;
     let hash = Sha256::digest(inputs);
     let short: String = hash[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-    let Task { dataset, name, lookback, horizon, seed, .. } = task;
-    let [dataset, name] = [dataset, name].map(|name| file_safe(name));
-    Ok(format!("{dataset}-{name}-{lookback}-{horizon}-s{seed}-{short}.json"))
+    Ok(format!("{}-{short}.json", in_words(task)))
 }
 
-/// A record's name less the hash of its inputs: which task it is of.
+/// The part of a record's name that is in words.
+pub fn in_words(task: &Task) -> String {
+    let Task { dataset, name, lookback, horizon, seed, .. } = task;
+    let [dataset, name] = [dataset, name].map(|name| file_safe(name));
+    format!("{dataset}-{name}-{lookback}-{horizon}-s{seed}")
+}
+
+/// A record's name less the hash of its inputs: the task in words.
 pub fn without_hash(name: &str) -> &str {
     name.rsplit_once('-').map_or(name, |(task, _)| task)
 }

@@ -255,7 +255,7 @@ impl Suite {
                 }
             }
         }
-        check(&tasks)?;
+        let tasks = distinct(tasks)?;
         if tasks.is_empty() {
             return Err(Error::other("there is nothing to run: give datasets, models and horizons in [[run]]"));
         }
@@ -279,9 +279,11 @@ impl Suite {
     }
 }
 
-/// Refuses what is found only after a fit otherwise, and two tasks that a table has one cell for.
-fn check(tasks: &[Task]) -> Result<()> {
-    let mut cells: BTreeMap<_, &Task> = BTreeMap::new();
+/// The tasks, each once, where it comes first. Refuses what is found only after a fit otherwise, and two that a table
+/// has one cell for.
+fn distinct(tasks: Vec<Task>) -> Result<Vec<Task>> {
+    let mut cells: BTreeMap<_, Task> = BTreeMap::new();
+    let mut distinct = Vec::new();
     for task in tasks {
         Intervals::ordered(&task.levels)?;
         if let Learning::FewShot(percent) = task.learning
@@ -292,12 +294,19 @@ fn check(tasks: &[Task]) -> Result<()> {
             )));
         }
         let cell = (file_safe(&task.dataset), file_safe(&task.name), task.lookback, task.horizon, task.seed);
-        if cells.insert(cell, task).is_some_and(|other| other != task) {
-            let remedy = "give one of them a name of its own under [variants]";
-            return Err(Error::other(format!("{task} · seed {} is there twice, in two ways: {remedy}", task.seed)));
+        match cells.get(&cell) {
+            Some(same) if *same == task => {}
+            Some(_) => {
+                let remedy = "give one of them a name of its own under [variants]";
+                return Err(Error::other(format!("{task} · seed {} is there twice, in two ways: {remedy}", task.seed)));
+            }
+            None => {
+                cells.insert(cell, task.clone());
+                distinct.push(task);
+            }
         }
     }
-    Ok(())
+    Ok(distinct)
 }
 
 impl SuiteFile {
@@ -387,7 +396,7 @@ mod tests {
     fn what_a_table_has_no_cell_for_is_refused() {
         let again = TEXT.to_string()
             + "\n[[run]]\ndatasets = [\"ETTh1\"]\nmodels = [\"repeat\"]\nlookback = 96\nhorizons = [96]";
-        assert!(Suite::parse("example", &again).is_ok());
+        assert_eq!(Suite::parse("example", &again).unwrap().tasks, Suite::parse("example", TEXT).unwrap().tasks);
         let otherwise = again + "\nprotocol = \"strict\"";
         let error = Suite::parse("example", &otherwise).unwrap_err().to_string();
         assert!(error.contains("ETTh1 × repeat × 96→96 · seed 1 is there twice"), "{error}");

@@ -54,7 +54,7 @@ pub struct BenchArgs {
     /// Kubernetes or PBS. Parts may share a folder
     #[arg(long, value_name = "PART|auto")]
     shard: Option<String>,
-    /// Say what would run, and run nothing
+    /// Say what would run, all that has no record yet, and run nothing
     #[arg(long)]
     dry_run: bool,
     /// Run on nothing but the data and the version that the records there already are of (lock.toml)
@@ -116,9 +116,12 @@ pub fn run(args: &BenchArgs, models: &Registry) -> anyhow::Result<ExitCode> {
         }
     }
     if args.dry_run {
-        for task in &suite.tasks {
+        let missing = benchmark::missing(&suite, models, &catalogue, &dir)?;
+        for task in &missing {
             print(&format!("{task} · seed {}\n", task.seed))?;
         }
+        let recorded = suite.tasks.len() - missing.len();
+        say!("longcast: {} would run, {recorded} recorded already in {}", missing.len(), dir.display());
         return Ok(ExitCode::SUCCESS);
     }
 

@@ -230,6 +230,24 @@ fn a_dry_run_runs_nothing() {
 }
 
 #[test]
+fn a_dry_run_names_what_has_no_record_of_these_params_and_nothing_twice() {
+    let suite = |rows: usize| {
+        let again = SUITE.replace("12]", "]").replace("\"mean\"", "");
+        format!("{SUITE}\n{again}\n[variants.mean]\nmodel = \"seasonal-naive\"\nparams = {{ period = {rows} }}\n")
+    };
+    let bench = Bench::new(&suite(6));
+    bench.run(&["--dry-run"]).success().stderr(contains("4 would run, 0 recorded"));
+    bench.run(&[]).success().stderr(contains("4 recorded"));
+    bench.run(&["--dry-run"]).success().stdout("").stderr(contains("0 would run, 4 recorded"));
+
+    let repeat = bench.records().into_iter().find(|path| path.to_string_lossy().contains("-repeat-24-6-")).unwrap();
+    fs::write(repeat, "{}").unwrap();
+    fs::write(bench.dir.path().join("tiny.toml"), suite(12)).unwrap();
+    let left = "Synthetic × repeat × 24→6 · seed 2021\nSynthetic × mean × 24→6 · seed 2021\nSynthetic × mean × 24→12 · seed 2021\n";
+    bench.run(&["--dry-run"]).success().stdout(left).stderr(contains("3 would run, 1 recorded"));
+}
+
+#[test]
 fn a_truncated_record_is_named_and_made_again() {
     let bench = Bench::new(SUITE);
     let table = bench.run(&[]).success().get_output().stdout.clone();

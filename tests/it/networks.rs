@@ -80,7 +80,7 @@ fn without_gradient<N: Network>(params: &N::Params) -> Vec<String> {
     let windows = Windows::new(from_ref(&series), &[0..200], shape).unwrap();
     let weights = Weights::new(3, Device::Cpu);
     let mut network = N::build(params, shape, &weights).unwrap();
-    network.calibrate(&windows).unwrap();
+    network.calibrate(&windows, None).unwrap();
     let all = weights.all();
     let numbers: Vec<usize> = (0..16).collect();
     let (input, target) = Input::gather(&windows, &numbers, &Device::Cpu).unwrap();
@@ -142,7 +142,7 @@ fn trained_with<N: Network>(
     let windows = Windows::new(from_ref(&series), &[0..300], shape).unwrap();
     let weights = Weights::new(3, Device::Cpu);
     let mut built = N::build(network, shape, &weights).unwrap();
-    built.calibrate(&windows).unwrap();
+    built.calibrate(&windows, None).unwrap();
     let mut trainer = change(Trainer::new(&weights, plan, 3));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     pool.install(|| {
@@ -279,7 +279,7 @@ fn freezing_some_weights_leaves_the_gradients_of_others() {
         let windows = Windows::new(from_ref(&series), &[0..200], shape).unwrap();
         let weights = Weights::new(3, Device::Cpu);
         let mut network = N::build(params, shape, &weights).unwrap();
-        network.calibrate(&windows).unwrap();
+        network.calibrate(&windows, None).unwrap();
         weights.train_only(only).unwrap();
         let trainer = Trainer::new(&weights, &Training { shards: 2, ..Default::default() }, 3);
         let mut trainer = if plain { trainer.plain() } else { trainer };

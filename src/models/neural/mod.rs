@@ -76,11 +76,12 @@ pub trait Network: Send + Sync + Sized + 'static {
     /// If a tensor has another shape than the network was built for.
     fn forward(&self, input: &Input, pass: &Pass) -> candle_core::Result<Tensor>;
 
-    /// Sets what is computed from the training windows and not learnt by descent.
+    /// Sets what is computed from the training windows and not learnt by descent. Where a fit has validation
+    /// windows, they tell how far it may reach.
     ///
     /// # Errors
     /// If it cannot be computed from these windows.
-    fn calibrate(&mut self, _train: &Windows<'_>) -> Result<()> {
+    fn calibrate(&mut self, _train: &Windows<'_>, _valid: Option<&Windows<'_>>) -> Result<()> {
         Ok(())
     }
 
@@ -201,7 +202,7 @@ impl<N: Network> Neural<N> {
     /// # Errors
     /// If what is computed from the training windows cannot be.
     pub fn take_as_fitted(&mut self, train: &Windows<'_>) -> Result<()> {
-        self.network.calibrate(train)?;
+        self.network.calibrate(train, None)?;
         self.ready()?;
         self.state = State::Loaded;
         Ok(())
@@ -276,7 +277,7 @@ impl<N: Network> Forecaster for Neural<N> {
         let (train, valid) = (&self.learnt_from(train)?, &self.learnt_from(valid)?);
         let anew = self.state != State::Loaded;
         if anew {
-            self.network.calibrate(train)?;
+            self.network.calibrate(train, Some(valid))?;
         }
         let (plan, seed) = (&self.params.training, self.context.seed);
         let best = trainer::train(&mut self.network, &self.weights, plan, seed, train, valid, observer)?;
@@ -291,7 +292,7 @@ impl<N: Network> Forecaster for Neural<N> {
         let Some(epochs) = self.best_epoch else { return Ok(false) };
         let all = &self.learnt_from(all)?;
         let (mut network, weights) = draw::<N>(&self.params, &self.context)?;
-        network.calibrate(all)?;
+        network.calibrate(all, None)?;
         let (plan, seed) = (&self.params.training, self.context.seed);
         trainer::train_for(&mut network, &weights, plan, seed, all, epochs, observer)?;
         (self.network, self.weights) = (network, weights);

@@ -5,8 +5,8 @@
 //! checkpoint, which has the encoder a second time below `ortho_trans.1`. Its two bases are no part of a
 //! checkpoint of theirs; they are of ours.
 //!
-//! The basis follows from the training rows. The authors take the first 60 % of the file for the ETT
-//! sets, which reaches into the validation rows.
+//! The basis follows from the training rows. The authors take the first 60 or 70 % of the file, which reaches into
+//! the validation rows where less is trained on, as on the ETT sets: `basis_share` does so too.
 //!
 //! Before its first normalisation, and between its last one and its last activation, the network is
 //! linear, and its embedding has rank one. So the embedding, 16 times wider than the window, is never
@@ -14,6 +14,8 @@
 //! there folding pays for many rows, and in inference.
 
 mod basis;
+
+use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 use ndarray::{Array2, s};
@@ -41,7 +43,8 @@ use super::{
 };
 use crate::{
     Error,
-    windows::{WindowShape, Windows},
+    data::Series,
+    windows::{Run, WindowShape, Windows},
 };
 
 /// `[network]` of a preset for OLinear and OLinear-C.
@@ -58,12 +61,16 @@ pub struct OLinearParams {
     pub dropout: f64,
     /// What the basis diagonalises.
     pub correlation: Correlation,
+    /// The share of a series, from its first row on, that basis and correlation of variates follow from. Without
+    /// it the training rows; with the authors' 0.6 and 0.7 it may reach into the validation rows, never beyond.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub basis_share: Option<f64>,
 }
 
 impl Default for OLinearParams {
     fn default() -> Self {
         let correlation = Correlation::LowerTriangle;
-        Self { embed_size: 16, d_model: 512, d_ff: 512, layers: 2, dropout: 0.1, correlation }
+        Self { embed_size: 16, d_model: 512, d_ff: 512, layers: 2, dropout: 0.1, correlation, basis_share: None }
     }
 }
 
@@ -118,8 +125,8 @@ impl<const LEARNT: bool> Network for Mixed<LEARNT> {
         self.0.forward(input, pass)
     }
 
-    fn calibrate(&mut self, train: &Windows<'_>) -> crate::Result<()> {
-        self.0.calibrate(train)
+    fn calibrate(&mut self, train: &Windows<'_>, valid: Option<&Windows<'_>>) -> crate::Result<()> {
+        self.0.calibrate(train, valid)
     }
 
     fn derive(&self, windows: usize, pass: &Pass) -> Result<Vec<Tensor>> {
@@ -182,6 +189,10 @@ impl Body {
             return Err(Error::params(name, message));
         }
         super::check_dropout(name, dropout)?;
+        if let Some(share) = params.basis_share.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
+            let message = format!("basis_share is a share of the rows, more than 0 and at most 1, and not {share}");
+            return Err(Error::params(name, message));
+        }
         let WindowShape { lookback, horizon, variates, .. } = shape;
         let encoder = weights.at("encoder");
         let layer = |index| -> crate::Result<Layer> {
@@ -223,12 +234,12 @@ impl Body {
         })
     }
 
-    fn calibrate(&mut self, train: &Windows<'_>) -> crate::Result<()> {
-        let runs: Vec<_> = train.runs().collect();
+    fn calibrate(&mut self, train: &Windows<'_>, valid: Option<&Windows<'_>>) -> crate::Result<()> {
+        let parts = self.basis_rows(train, valid)?;
         for basis in &self.bases {
             let length = basis.dims()[0];
-            let variates = runs.iter().flat_map(|run| {
-                let rows = run.series.values().slice_move(s![run.rows.clone(), ..]);
+            let variates = parts.iter().flat_map(|(series, rows)| {
+                let rows = series.values().slice_move(s![rows.clone(), ..]);
                 (0..self.shape.variates).map(move |variate| rows.index_axis_move(ndarray::Axis(1), variate))
             });
             // Where nothing varies, one basis is as good as another.
@@ -238,12 +249,43 @@ impl Body {
         }
         if let Some(mixing) = &self.mixing {
             let column = |variate| -> Vec<f64> {
-                runs.iter().flat_map(|run| run.series.variate(variate)[run.rows.clone()].iter().copied()).collect()
+                parts.iter().flat_map(|(series, rows)| series.variate(variate)[rows.clone()].iter().copied()).collect()
             };
             let columns: Vec<_> = (0..self.shape.variates).map(column).collect();
             mixing.set(&softmax_rows(&basis::between_variates(&columns)))?;
         }
         Ok(())
+    }
+
+    /// The rows of each series that bases and correlation of variates follow from.
+    fn basis_rows<'a>(
+        &self,
+        train: &Windows<'a>,
+        valid: Option<&Windows<'a>>,
+    ) -> crate::Result<Vec<(&'a Series, Range<usize>)>> {
+        let Some(share) = self.params.basis_share else {
+            return Ok(train.runs().map(|run| (run.series, run.rows)).collect());
+        };
+        let rows_of = |run: Run<'a>| {
+            let ends = valid.into_iter().flat_map(Windows::runs).filter(|other| std::ptr::eq(other.series, run.series));
+            let reach = ends.map(|other| other.rows.end).fold(run.rows.end, usize::max);
+            let rows = run.series.len();
+            let end = (share * rows as f64) as usize;
+            if end > reach {
+                let message = format!(
+                    "basis_share {share} is {end} of the {rows} rows of {}, of which training and validation have {reach}",
+                    run.series.name()
+                );
+                return Err(Error::params(self.name, message));
+            }
+            let longest = self.shape.lookback.max(self.shape.horizon);
+            if end <= run.rows.start + longest {
+                let message = format!("basis_share {share} leaves {end} rows, for windows of {longest}");
+                return Err(Error::params(self.name, message));
+            }
+            Ok((run.series, run.rows.start..end))
+        };
+        train.runs().map(rows_of).collect()
     }
 
     /// The mixing of each layer, what the embedding's map is folded into, and, where it pays, what the
@@ -407,4 +449,57 @@ fn softmax_rows(matrix: &Array2<f64>) -> Vec<f32> {
         values.extend(exponentials.iter().map(|value| (value / sum) as f32));
     }
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use super::*;
+    use crate::data::Series;
+
+    const SHAPE: WindowShape = WindowShape { lookback: 6, horizon: 4, variates: 2, time_features: 0 };
+
+    fn series() -> Series {
+        let values = Array2::from_shape_fn((100, 2), |(row, variate)| {
+            let row = row as f64;
+            (row * 0.7 + variate as f64).sin() + (row * row) % 13.0 / 5.0 + row / 50.0
+        });
+        Series::new("waves", vec![], vec!["a".into(), "b".into()], values).unwrap()
+    }
+
+    /// The bases of rows `0..train`, with `valid` as the end of the validation rows.
+    fn bases(share: Option<f64>, train: usize, valid: Option<usize>) -> crate::Result<Vec<Vec<f32>>> {
+        let all = [series()];
+        let params = OLinearParams { d_model: 4, d_ff: 4, layers: 1, basis_share: share, ..Default::default() };
+        let weights = Weights::new(1, candle_core::Device::Cpu);
+        let mut network = OLinearC::build(&params, SHAPE, &weights)?;
+        let windows = |rows| Windows::new(&all, &[rows], SHAPE);
+        let valid = valid.map(|end| windows(train..end)).transpose()?;
+        network.calibrate(&windows(0..train)?, valid.as_ref())?;
+        let buffers = weights.buffers().into_iter();
+        Ok(buffers.map(|(_, buffer)| buffer.tensor().flatten_all().unwrap().to_vec1().unwrap()).collect())
+    }
+
+    #[test]
+    fn the_basis_follows_from_a_share_of_the_series() -> crate::Result<()> {
+        let of_training = bases(None, 70, None)?;
+        assert_eq!(of_training.len(), 3);
+        assert_eq!(bases(Some(0.7), 70, None)?, of_training);
+        assert_eq!(bases(Some(0.7), 60, Some(80))?, of_training);
+        assert!(bases(Some(0.6), 70, None)?.iter().zip(&of_training).all(|(one, other)| one != other));
+        Ok(())
+    }
+
+    #[test]
+    fn the_basis_never_sees_test_rows() {
+        let refused = |share, valid| bases(Some(share), 60, valid).unwrap_err().to_string();
+        assert!(refused(0.7, None).contains("70 of the 100 rows of waves, of which training and validation have 60"));
+        assert!(refused(0.81, Some(80)).contains("have 80"));
+        assert!(bases(Some(0.8), 60, Some(80)).is_ok());
+        assert!(refused(0.05, Some(80)).contains("leaves 5 rows, for windows of 6"));
+        for share in [0.0, -0.5, 1.5, f64::NAN] {
+            assert!(refused(share, Some(80)).contains("at most 1"), "{share}");
+        }
+    }
 }

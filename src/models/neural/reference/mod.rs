@@ -251,7 +251,7 @@ fn add_beside<N: Network>(
     tensors: &mut BTreeMap<String, Tensor>,
 ) -> Result<()> {
     if let (Some(train), false) = (sources.train, conventions.beside.is_empty()) {
-        neural.network.calibrate(train)?;
+        neural.network.calibrate(train, None)?;
     }
     let own: BTreeMap<_, _> = neural.weights.buffers().into_iter().collect();
     for Beside { name, rule } in conventions.beside {
