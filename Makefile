@@ -33,7 +33,7 @@ golden: ## Check the networks against the golden files of their references (GOLD
 	cargo run --example check_golden -- $(or $(GOLDEN),tests/golden)
 
 report: pretrained ## Run what is missing of the suites (LONGCAST_DATA=folder), write reports/
-	for suite in repeat-drop-last linear-336 linear-336-drop-last long-horizon competitions networks-336 dlinear-seeds networks-96 decoders-96 decoders-96-drop-last gpht-336 intervals short-horizon; do \
+	for suite in repeat-drop-last linear-336 linear-336-drop-last long-horizon competitions networks-336 dlinear-seeds networks-96 decoders-96 decoders-96-drop-last gpht-336 intervals short-horizon olinear-tuning; do \
 		target/release/longcast bench suites/$$suite.toml > target/$$suite.log || exit 1; done
 
 SETS := ETTh1 ETTh2 ETTm1 ETTm2 Weather Exchange ILI
